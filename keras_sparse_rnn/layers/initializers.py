@@ -1,0 +1,33 @@
+"""One initializer for a weight that is stored in several parts."""
+
+from typing import Any
+
+import keras
+
+
+def of_part(initializer: Any, part: int) -> Any:
+    """The initializer of part `part`, drawing values of its own.
+
+    A Keras initializer draws the same values each time it is called, so parts that
+    shared one would start as copies of each other. An integer seed is raised by
+    `part`, so that part 0 is what an undivided weight would have been.
+
+    Args:
+        initializer: Anything `keras.initializers.get` takes.
+        part: Index of the part, from 0.
+
+    Returns:
+        A `keras.initializers.Initializer`, or the callable that was given.
+    """
+    initializer = keras.initializers.get(initializer)
+    if not isinstance(initializer, keras.initializers.Initializer):
+        return initializer
+    config = initializer.get_config()
+    if "seed" not in config:
+        return initializer
+    if isinstance(config["seed"], int):
+        config["seed"] += part
+    elif config["seed"] is not None:
+        # A seed generator draws anew by itself; a copy of it would not.
+        return initializer
+    return type(initializer).from_config(config)

@@ -1,0 +1,230 @@
+"""How long the vector of each word is, by its rank in a frequency-sorted vocabulary.
+
+Integers only: nothing here knows of tensors. A **tier** is a range of word ranks
+with one vector length, given as `(size, width)`; tiers go from frequent to rare and
+become narrower. A **block** is the same table cut the other way, as it is stored:
+`(rows, width)` means that the next `width` columns exist for the first `rows` ranks
+and read as zero for all others.
+
+Reference: Demeester et al., "Predefined Sparseness in Recurrent Sequence Models",
+CoNLL 2018, section 4.1. The paper sorts from rare to frequent; here rank 0 is the
+most frequent word, as in Keras's own vocabularies.
+"""
+
+import math
+from collections.abc import Sequence
+
+Tier = tuple[int, int]
+Block = tuple[int, int]
+
+_DEFAULT_BLOCKS = 10
+
+
+def reduction_factor(density: float, blocks: int) -> float:
+    """The alpha in [0, 1] for which the mean of alpha^0 … alpha^(blocks-1) is density.
+
+    Args:
+        density: Target share, in `[1/blocks, 1]`.
+        blocks: Number of terms.
+    """
+    low, high = 0.0, 1.0
+    while high - low > 1e-12:
+        middle = (low + high) / 2
+        if sum(middle**b for b in range(blocks)) < density * blocks:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def blocks_from_density(
+    input_dim: int, output_dim: int, density: float, blocks: int | None = None
+) -> list[Block]:
+    """Blocks whose rows shrink geometrically, holding `density` of a dense table.
+
+    Args:
+        input_dim: Size of the vocabulary.
+        output_dim: Length of the longest vectors.
+        density: Share of the dense table's weights to keep, in `[1/blocks, 1]`.
+        blocks: Number of blocks, at most `output_dim` counts; 10 by default, more
+            where the density needs more.
+
+    Returns:
+        `(rows, width)` for each block that holds anything.
+    """
+    if isinstance(density, bool) or not isinstance(density, (int, float)):
+        raise ValueError(
+            "`density` must be a number in (0, 1], the share of a dense table's "
+            f"weights to keep. Received: density={density!r}."
+        )
+    if not 0 < density <= 1:
+        raise ValueError(
+            "`density` must lie in (0, 1]: it is the share of a dense table's "
+            f"weights to keep. Received: density={density}."
+        )
+    if blocks is None:
+        blocks = max(_DEFAULT_BLOCKS, math.ceil(1 / density)) if density < 1 else 1
+    require_positive("blocks", blocks)
+    blocks = min(blocks, output_dim)
+    if density * blocks < 1 - 1e-9 or (blocks == 1 and density != 1):
+        raise ValueError(
+            f"A table of {blocks} blocks holds at least 1/{blocks} of the dense "
+            f"weights, and one block holds all of them. Received: density={density}, "
+            f"blocks={blocks} (at most output_dim={output_dim}). Raise `density`, "
+            "`blocks` or `output_dim`."
+        )
+    width = output_dim // blocks
+    budget = math.floor(input_dim * output_dim * density + 1e-6)
+    result = [(input_dim, width if blocks > 1 else output_dim)]
+    if blocks == 1:
+        return result
+    rows, columns, share = input_dim, output_dim, float(density)
+    # Weights in the blocks before the current one; each step shares what is left of
+    # the budget over what is left of the table.
+    spent = 0
+    for b in range(1, blocks - 1):
+        rows -= math.ceil(rows * (1 - reduction_factor(share, blocks - b + 1)) - 1e-9)
+        columns -= width
+        spent += result[-1][0] * width
+        result.append((rows, width))
+        left = (budget - spent) / (rows * columns) if rows else 0.0
+        share = min(1.0, max(left, 0.0))
+        if share <= 0:
+            rows = 0
+    last = output_dim - width * (blocks - 1)
+    spent += result[-1][0] * width
+    result.append((min(rows, round(max(0, budget - spent) / last)), last))
+    return [(r, w) for r, w in result if r > 0]
+
+
+def blocks_from_tiers(
+    tiers: Sequence[Sequence[int]], input_dim: int, output_dim: int
+) -> list[Block]:
+    """The blocks of explicit tiers, after checking them.
+
+    Args:
+        tiers: `(size, width)` from the most frequent words to the rarest.
+        input_dim: Size of the vocabulary, which the sizes must sum to.
+        output_dim: Length of the longest vectors, the largest width allowed.
+
+    Returns:
+        `(rows, width)` for each block.
+    """
+    pairs = [tuple(tier) for tier in tiers]
+    for pair in pairs:
+        if len(pair) != 2:
+            raise ValueError(
+                "Each of `tiers` must be a pair (size, width). "
+                f"Received: {pair} in tiers={pairs}."
+            )
+        require_positive("size of a tier", pair[0])
+        require_positive("width of a tier", pair[1])
+    total = sum(size for size, _ in pairs)
+    if total != input_dim:
+        raise ValueError(
+            "The sizes of `tiers` must sum to `input_dim`, so that every id has one. "
+            f"Received: tiers={pairs}, which hold {total} ids, and "
+            f"input_dim={input_dim}."
+        )
+    widths = [width for _, width in pairs]
+    if any(a <= b for a, b in zip(widths, widths[1:], strict=False)):
+        raise ValueError(
+            "`tiers` go from frequent to rare words and must become narrower. "
+            f"Received: tiers={pairs}."
+        )
+    if widths[0] > output_dim:
+        raise ValueError(
+            "No width of `tiers` may exceed `output_dim`. "
+            f"Received: tiers={pairs}, output_dim={output_dim}."
+        )
+    result = []
+    rows, begin = input_dim, 0
+    for size, width in reversed(pairs):
+        result.append((rows, width - begin))
+        rows, begin = rows - size, width
+    return result
+
+
+def tiers_from_blocks(blocks: Sequence[Block]) -> list[Tier]:
+    """The tiers that blocks amount to: the inverse of `blocks_from_tiers`."""
+    result: list[Tier] = []
+    width = sum(w for _, w in blocks)
+    done = 0
+    for rows, block_width in reversed(list(blocks)):
+        if rows > done:
+            result.append((rows - done, width))
+            done = rows
+        width -= block_width
+    return result
+
+
+def tiers_from_counts(
+    counts: Sequence[int], output_dim: int, density: float, blocks: int | None = None
+) -> list[Tier]:
+    """Tiers that follow how often each word was seen, within a budget.
+
+    A word's vector length grows with the square root of its count, up to
+    `output_dim`, in `blocks` equal steps; the scale is chosen so that as much of
+    the budget is used as the steps allow, and never more.
+
+    Args:
+        counts: Occurrences of each id, from frequent to rare.
+        output_dim: Length of the longest vectors.
+        density: Share of the dense table's weights to keep.
+        blocks: Number of different lengths, 10 by default.
+
+    Returns:
+        `(size, width)` from the most frequent words to the rarest.
+    """
+    counts = [int(count) for count in counts]
+    if not counts or min(counts) < 0:
+        raise ValueError(
+            "`counts` must hold one non-negative number for each id. "
+            f"Received: {len(counts)} counts."
+        )
+    wrong = next((i for i in range(1, len(counts)) if counts[i] > counts[i - 1]), None)
+    if wrong is not None:
+        raise ValueError(
+            "`counts` must fall from id to id: ids are ranks, the most frequent word "
+            f"first. Received: counts[{wrong - 1}]={counts[wrong - 1]} and "
+            f"counts[{wrong}]={counts[wrong]}. Sort the vocabulary by frequency."
+        )
+    if not 0 < density <= 1:
+        raise ValueError(f"`density` must lie in (0, 1]. Received: density={density}.")
+    steps = min(_DEFAULT_BLOCKS if blocks is None else blocks, output_dim)
+    require_positive("blocks", steps)
+    # The lengths on offer; the shortest vectors still have one step.
+    widths = [output_dim * s // steps for s in range(1, steps + 1)]
+    budget = math.floor(density * len(counts) * output_dim + 1e-6)
+    if widths[0] * len(counts) > budget:
+        raise ValueError(
+            f"Even {widths[0]} of {output_dim} columns for every id are more than "
+            f"density={density} of the dense table. Raise `density` or `blocks`."
+        )
+
+    def sizes(scale: float) -> list[int]:
+        result = [0] * steps
+        for count in counts:
+            step = min(steps, max(1, round(scale * math.sqrt(count))))
+            result[step - 1] += 1
+        return result
+
+    def cost(scale: float) -> int:
+        return sum(n * w for n, w in zip(sizes(scale), widths, strict=True))
+
+    low, high = 0.0, float(steps + 1)
+    if cost(high) <= budget:
+        low = high
+    while high - low > 1e-9 * high:
+        middle = (low + high) / 2
+        low, high = (middle, high) if cost(middle) <= budget else (low, middle)
+    chosen = list(zip(sizes(low), widths, strict=True))
+    return [(size, width) for size, width in reversed(chosen) if size]
+
+
+def require_positive(name: str, value: object) -> None:
+    """Raises unless `value` is a positive integer."""
+    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+        raise ValueError(
+            f"`{name}` must be a positive integer. Received: {name}={value!r}."
+        )
