@@ -1,7 +1,58 @@
-"""Small, fast recurrent networks for Keras 3, all the way to the phone."""
+"""Small, fast recurrent networks for Keras 3, all the way to the phone.
 
+Start sparse (`GroupedLSTM`, `TieredEmbedding`), become sparse (`ISSPruning`,
+`ISSRegularizer`, `shrink`), ship (`export_tflite`, `export_saved_model`). The names
+of export are imported when they are first used: only they need TensorFlow.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from keras_sparse_rnn.iss import (
+    ISSPruning,
+    ISSRegularizer,
+    LayerReport,
+    PruningReport,
+    Rule,
+    register_rule,
+    shrink,
+)
 from keras_sparse_rnn.layers import GroupedLSTM, TieredEmbedding
+
+if TYPE_CHECKING:
+    from keras_sparse_rnn.export import (
+        ExportReport,
+        TFLiteModel,
+        export_saved_model,
+        export_tflite,
+    )
 
 __version__ = "0.1.0"
 
-__all__ = ["GroupedLSTM", "TieredEmbedding"]
+__all__ = [
+    "ExportReport",
+    "GroupedLSTM",
+    "ISSPruning",
+    "ISSRegularizer",
+    "LayerReport",
+    "PruningReport",
+    "Rule",
+    "TFLiteModel",
+    "TieredEmbedding",
+    "export_saved_model",
+    "export_tflite",
+    "register_rule",
+    "shrink",
+]
+
+_EXPORT = ("ExportReport", "TFLiteModel", "export_saved_model", "export_tflite")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORT:
+        return getattr(importlib.import_module("keras_sparse_rnn.export"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

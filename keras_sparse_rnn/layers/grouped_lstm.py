@@ -259,22 +259,5 @@ class GroupedLSTM(GroupedRNN):
     def get_config(self) -> dict[str, Any]:
         """The arguments this layer was made with."""
         config = super().get_config()
-        stock = self.cell.cells[0].get_config()
-        for name in (
-            "activation",
-            "recurrent_activation",
-            "use_bias",
-            "kernel_initializer",
-            "recurrent_initializer",
-            "bias_initializer",
-            "unit_forget_bias",
-            "kernel_regularizer",
-            "recurrent_regularizer",
-            "bias_regularizer",
-            "kernel_constraint",
-            "recurrent_constraint",
-            "bias_constraint",
-        ):
-            config[name] = stock[name]
         config["use_cudnn"] = self.use_cudnn
         return config

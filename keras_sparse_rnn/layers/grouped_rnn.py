@@ -25,8 +25,8 @@ class GroupedCell(keras.layers.Layer):
         cells: One stock cell for each group. They hold the variables.
         group_sizes: Units of each group.
         group_segments: The `(begin, end)` of each group's units in the output.
-        input_segments: The `(begin, end)` of the inputs each group sees; known
-            once the cell is built.
+        input_segments: The `(begin, end)` of the inputs each group sees; empty
+            until the cell is built.
     """
 
     def __init__(
@@ -52,13 +52,12 @@ class GroupedCell(keras.layers.Layer):
             if input_segments is None
             else segments.check_input_segments(input_segments, count)
         )
-        self.input_segments: list[segments.Segment] | None = (
-            self.explicit_input_segments
-        )
+        self.input_segments: list[segments.Segment] = self.explicit_input_segments or []
         self.dropout = _check_rate("dropout", dropout)
         self.recurrent_dropout = _check_rate("recurrent_dropout", recurrent_dropout)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
+        self._argument_names = list(cell_arguments)
         self.cells = [
             self.make_cell(
                 size,
@@ -74,6 +73,30 @@ class GroupedCell(keras.layers.Layer):
     def make_cell(self, units: int, **kwargs: Any) -> Any:
         """The stock cell of one group."""
         raise NotImplementedError
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments this cell was made with."""
+        config = super().get_config()
+        even = segments.group_sizes(self.units, len(self.group_sizes))
+        explicit = self.explicit_input_segments
+        stock = self.cells[0].get_config()
+        config.update(
+            units=self.units,
+            groups=(
+                len(self.group_sizes)
+                if self.group_sizes == even
+                else list(self.group_sizes)
+            ),
+            input_density=self.input_density,
+            input_segments=(
+                None if explicit is None else [list(pair) for pair in explicit]
+            ),
+            dropout=self.dropout,
+            recurrent_dropout=self.recurrent_dropout,
+            seed=self.seed,
+            cell_arguments={name: stock[name] for name in self._argument_names},
+        )
+        return config
 
     def advance(
         self, cell: Any, projected: Any, states: list[Any], recurrent_kernel: Any
@@ -92,6 +115,7 @@ class GroupedCell(keras.layers.Layer):
         raise NotImplementedError
 
     def build(self, input_shape: Any) -> None:
+        """Creates every group's variables, once the number of inputs is known."""
         inputs = input_shape[-1]
         if inputs is None:
             raise ValueError(
@@ -301,10 +325,9 @@ class GroupedRNN(keras.layers.RNN):
         return list(self.cell.group_segments)
 
     @property
-    def input_segments(self) -> list[segments.Segment] | None:
-        """The `(begin, end)` of inputs each group sees; `None` until built."""
-        found = self.cell.input_segments
-        return None if found is None else list(found)
+    def input_segments(self) -> list[segments.Segment]:
+        """The `(begin, end)` of inputs each group sees; empty until built."""
+        return list(self.cell.input_segments)
 
     @property
     def input_density(self) -> float:
@@ -325,22 +348,13 @@ class GroupedRNN(keras.layers.RNN):
         """The arguments this layer was made with."""
         config = super().get_config()
         del config["cell"]
-        sizes = self.cell.group_sizes
-        even = segments.group_sizes(self.units, len(sizes))
-        explicit = self.cell.explicit_input_segments
-        config.update(
-            units=self.units,
-            groups=len(sizes) if sizes == even else list(sizes),
-            input_density=self.input_density,
-            input_segments=(
-                None if explicit is None else [list(pair) for pair in explicit]
-            ),
-            activity_regularizer=keras.regularizers.serialize(
-                self.activity_regularizer
-            ),
-            dropout=self.dropout,
-            recurrent_dropout=self.recurrent_dropout,
-            seed=self.cell.seed,
+        own = self.cell.get_config()
+        for name in ("name", "trainable", "dtype"):
+            own.pop(name)
+        config.update(own.pop("cell_arguments"))
+        config.update(own)
+        config["activity_regularizer"] = keras.regularizers.serialize(
+            self.activity_regularizer
         )
         return config
 

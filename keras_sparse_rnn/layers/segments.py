@@ -44,9 +44,7 @@ def group_sizes(units: int, groups: int | Sequence[int]) -> list[int]:
             "`groups` must not exceed `units`: every group needs at least one "
             f"unit. Received: units={units}, groups={groups}."
         )
-    return [
-        (g + 1) * units // groups - g * units // groups for g in range(groups)
-    ]
+    return [(g + 1) * units // groups - g * units // groups for g in range(groups)]
 
 
 def output_segments(sizes: Sequence[int]) -> list[Segment]:
@@ -79,7 +77,7 @@ def check_input_density(groups: int, input_density: float) -> float:
             f"group sees. Received: input_density={input_density!r}."
         )
     # Written so that NaN fails, and so that 1/3 of 3 groups passes.
-    if not (1 - _ROUNDING <= input_density * groups and input_density <= 1):
+    if not (input_density * groups >= 1 - _ROUNDING and input_density <= 1):
         raise ValueError(
             "`input_density` must lie in [1/groups, 1], or some inputs would reach "
             f"no group. Received: input_density={input_density} with "

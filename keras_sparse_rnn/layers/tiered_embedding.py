@@ -101,6 +101,7 @@ class TieredEmbedding(keras.layers.Layer):
         return geometry.tiers_from_blocks(self.blocks)
 
     def build(self, input_shape: Any = None) -> None:
+        """Creates the table of each block."""
         if self.built:
             return
         single = len(self.blocks) == 1

@@ -11,6 +11,7 @@ CoNLL 2018, section 4.1. The paper sorts from rare to frequent; here rank 0 is t
 most frequent word, as in Keras's own vocabularies.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -127,7 +128,7 @@ def blocks_from_tiers(
             f"input_dim={input_dim}."
         )
     widths = [width for _, width in pairs]
-    if any(a <= b for a, b in zip(widths, widths[1:], strict=False)):
+    if any(a <= b for a, b in itertools.pairwise(widths)):
         raise ValueError(
             "`tiers` go from frequent to rare words and must become narrower. "
             f"Received: tiers={pairs}."

@@ -1,0 +1,34 @@
+# make demo: train, prune and export a language model on real text
+# make test: lint and tests
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# Two workers where there are two cores: every worker holds its own TensorFlow.
+WORKERS ?= 2
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.PHONY: demo test lint fuzz bench clean
+
+demo: $(READY)
+	$(BIN)/python examples/next_word.py $(DEMO_ARGS)
+
+test: lint
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q $(TEST_ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)
+	$(BIN)/python benchmarks/grouped_lstm.py
+
+# The mark of a finished install: an interrupted one is taken up again.
+$(READY): setup.cfg pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[plot,test]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
