@@ -9,6 +9,7 @@ checks each signature relied on here against the installed Keras.
 from typing import Any
 
 import keras
+from keras import ops
 from keras.src import backend
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 
@@ -31,7 +32,7 @@ def time_loop(
 
     Args:
         step: `step(inputs_t, states) -> (output_t, states)`.
-        inputs: Nested tensors of shape `(time, batch, ...)`.
+        inputs: Tensor of shape `(time, batch, features)`.
         initial_states: List of tensors of shape `(batch, ...)`.
         go_backwards: Whether to go from the last step to the first.
         mask: `None`, or a boolean tensor `(time, batch)`.
@@ -43,7 +44,13 @@ def time_loop(
     Returns:
         `(last_output, outputs, states)`; `outputs` has the time axis first.
     """
-    return backend.rnn(
+    # Without a length Keras takes axis 1 for the time axis, whatever `time_major`
+    # says, and would stop after as many steps as the batch has rows.
+    time_major = length is not None
+    if not time_major:
+        inputs = ops.swapaxes(inputs, 0, 1)
+        mask = None if mask is None else ops.swapaxes(mask, 0, 1)
+    last_output, outputs, states = backend.rnn(
         step,
         inputs,
         initial_states,
@@ -51,10 +58,13 @@ def time_loop(
         mask=mask,
         unroll=unroll,
         input_length=length,
-        time_major=True,
+        time_major=time_major,
         zero_output_for_mask=zero_output_for_mask,
         return_all_outputs=return_sequences,
     )
+    if not time_major:
+        outputs = ops.swapaxes(outputs, 0, 1)
+    return last_output, outputs, states
 
 
 def cudnn_ok(

@@ -102,7 +102,7 @@ class Tracer:
         if layer.name in self.ignore:
             self.plan.skipped[layer.name] = "named in `ignore`"
             return None
-        family = Family(layer.name, segments[-1][1], [tuple(s) for s in segments])
+        family = Family(layer.name, segments[-1][1], [(b, e) for b, e in segments])
         self.plan.families.append(family)
         return family
 
@@ -239,7 +239,7 @@ def walk(model: Any, inputs: Sequence[Any] | None, tracer: Tracer) -> list[Any]:
         for index, node in enumerate(entry["inbound_nodes"]):
             # An explicit mask says when units are read, not by whom.
             named = {k: v for k, v in node["kwargs"].items() if k != "mask"}
-            first, *others = [*node["args"], *named.values()]
+            first, *others = list(node["args"]) + list(named.values())
             main, extra = _history(first), _history(others)
             waiting.append((entry["name"], index, main, extra))
             taken += main + extra

@@ -135,27 +135,26 @@ class GroupedCell(keras.layers.Layer):
             cell.build((*input_shape[:-1], end - begin))
         self.built = True
 
-    def project(self, inputs: Any) -> list[Any]:
-        """`x·kernel + bias` of each group: one matrix product a group.
+    def project(self, inputs: Any) -> Any:
+        """`x·kernel + bias` of all groups: one matrix product a group.
 
         Args:
             inputs: Tensor `(..., features)`.
 
         Returns:
-            One tensor `(..., gates * size)` for each group.
+            Tensor `(..., gates * units)`: all gates of group 0, then of group 1.
         """
         leading = ops.shape(inputs)[:-1]
-        projected = []
+        products = []
         for cell, (begin, end) in zip(self.cells, self.input_segments, strict=True):
-            window = inputs[..., begin:end]
-            product = ops.matmul(
-                ops.reshape(window, (-1, end - begin)),
-                ops.convert_to_tensor(cell.kernel, dtype=self.compute_dtype),
-            )
+            window = ops.reshape(inputs[..., begin:end], (-1, end - begin))
+            kernel = ops.convert_to_tensor(cell.kernel, dtype=self.compute_dtype)
+            product = ops.matmul(window, kernel)
             if cell.bias is not None:
                 product = ops.add(product, cell.bias)
-            projected.append(ops.reshape(product, (*leading, product.shape[-1])))
-        return projected
+            products.append(product)
+        joined = _join(products)
+        return ops.reshape(joined, (*leading, joined.shape[-1]))
 
     def recurrent_kernels(self) -> list[Any]:
         """The recurrent kernel of each group in the compute dtype.
@@ -174,7 +173,7 @@ class GroupedCell(keras.layers.Layer):
         return [state[..., begin:end] for begin, end in self.group_segments]
 
     def step(
-        self, projected: list[Any], states: list[Any], kernels: list[Any], drop: Any
+        self, projected: Any, states: list[Any], kernels: list[Any], drop: Any
     ) -> tuple[Any, list[Any]]:
         """One time step of all groups.
 
@@ -190,15 +189,16 @@ class GroupedCell(keras.layers.Layer):
         """
         count = len(self.state_size)
         outputs, new_states = [], []
+        columns = 0
         for g, cell in enumerate(self.cells):
+            begin, columns = columns, columns + kernels[g].shape[-1]
             own = list(states[g * count : (g + 1) * count])
             if drop is not None:
                 own[0] = ops.multiply(own[0], drop[g])
-            own = self.advance(cell, projected[g], own, kernels[g])
+            own = self.advance(cell, projected[:, begin:columns], own, kernels[g])
             outputs.append(own[0])
             new_states.extend(own)
-        output = outputs[0] if len(outputs) == 1 else ops.concatenate(outputs, axis=-1)
-        return output, new_states
+        return _join(outputs), new_states
 
     def dropout_mask(self, like: Any, rate: float) -> Any:
         """Scaled keep mask of the shape of `like`, drawn anew at each call."""
@@ -231,9 +231,7 @@ class GroupedCell(keras.layers.Layer):
     def join_states(self, states: Sequence[Any]) -> list[Any]:
         """The inverse of `interleave_states`."""
         count = len(self.state_size)
-        if len(self.cells) == 1:
-            return list(states)
-        return [ops.concatenate(states[s::count], axis=-1) for s in range(count)]
+        return [_join(states[s::count]) for s in range(count)]
 
     def get_initial_state(self, batch_size: Any = None) -> list[Any]:
         """Zeros, one tensor `(batch, units)` for each state."""
@@ -362,6 +360,11 @@ class GroupedRNN(keras.layers.RNN):
     def from_config(cls, config: dict[str, Any]) -> "GroupedRNN":
         """The layer with these arguments."""
         return cls(**config)
+
+
+def _join(parts: Sequence[Any]) -> Any:
+    """The groups' tensors along the last axis."""
+    return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
 
 
 def _check_rate(name: str, rate: float) -> float:

@@ -102,8 +102,6 @@ class TieredEmbedding(keras.layers.Layer):
 
     def build(self, input_shape: Any = None) -> None:
         """Creates the table of each block."""
-        if self.built:
-            return
         single = len(self.blocks) == 1
         self.tables = [
             self.add_weight(
@@ -142,10 +140,12 @@ class TieredEmbedding(keras.layers.Layer):
         return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
 
     def _check_range(self, inputs: Any) -> None:
+        if keras.backend.backend() == "tensorflow" and not hasattr(inputs, "numpy"):
+            return  # A tensor of a graph has no values to check.
         try:
             ids = ops.convert_to_numpy(inputs)
-        except (NotImplementedError, TypeError, AttributeError):
-            return  # A symbolic tensor has no values to check.
+        except (NotImplementedError, TypeError):
+            return  # Nor has what JAX or PyTorch traces with.
         if ids.size and (ids.min() < 0 or ids.max() >= self.input_dim):
             raise ValueError(
                 f"Layer '{self.name}' takes ids from 0 to {self.input_dim - 1}. "

@@ -1,0 +1,249 @@
+"""A copy of a model in which layers are replaced and shapes fixed.
+
+The user's model is only read: every layer is made again from its configuration,
+and the new ones get its weights.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+
+_NARROWED = {"int64": "int32", "uint32": "int32", "uint64": "int32"}
+_FLOATS = {"float16", "bfloat16", "float64", "mixed_float16", "mixed_bfloat16"}
+
+Replace = Callable[[Any], Any]
+
+
+@functools.cache
+def _functional_class() -> Any:
+    # The class is not part of Keras's public names; its instances are.
+    probe = keras.Input((1,), name="probe")
+    return type(keras.Model(probe, probe, name="probe"))
+
+
+def is_graph(layer: Any) -> bool:
+    """Whether `layer` is a Sequential or Functional model, wholly told by its layers.
+
+    A subclass with a `call` of its own is not: its Python code can't be copied.
+    """
+    return any(
+        isinstance(layer, kind) and type(layer).call is kind.call
+        for kind in (keras.Sequential, _functional_class())
+    )
+
+
+def walk(layer: Any) -> Iterator[Any]:
+    """`layer` and every layer in it: in models, in wrappers, in stacked cells."""
+    yield layer
+    inner = list(getattr(layer, "layers", None) or [])
+    for name in ("layer", "forward_layer", "backward_layer", "cell"):
+        inner.append(getattr(layer, name, None))
+    cells = getattr(layer, "cells", None)
+    inner.extend(cells if isinstance(cells, (list, tuple)) else [])
+    for child in inner:
+        if isinstance(child, keras.layers.Layer):
+            yield from walk(child)
+
+
+def check_model(model: Any) -> None:
+    """Raises unless `model` can be copied and exported."""
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "Only Keras with the TensorFlow backend can export. Save the model with "
+            "`model.save('model.keras')` and export it in a process that has "
+            "KERAS_BACKEND=tensorflow in its environment. Received: "
+            f"backend={keras.backend.backend()!r}."
+        )
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            f"`model` must be a Keras model. Received: model={model!r} of type "
+            f"{type(model).__name__}."
+        )
+    if not is_graph(model):
+        raise ValueError(
+            "`model` must be a Sequential or a Functional model: the layers of a "
+            "subclassed model can't be found without running its code. Build the "
+            "same layers as `keras.Model(inputs, outputs)`. Received: model "
+            f"'{model.name}' of type {type(model).__name__}."
+        )
+    if not hasattr(model, "inputs"):
+        raise ValueError(
+            f"Model '{model.name}' does not know the shape of its inputs yet. Add a "
+            "`keras.Input`, or build it, before exporting."
+        )
+    for layer in walk(model):
+        if getattr(layer, "stateful", False) and isinstance(
+            layer, (keras.layers.RNN, keras.layers.Bidirectional)
+        ):
+            raise ValueError(
+                f"Layer '{layer.name}' has stateful=True, and an exported file does "
+                "not carry states from call to call. Build the model with "
+                "stateful=False and set_weights(model.get_weights()); to go on from "
+                "earlier states, make them inputs (initial_state=...) and outputs "
+                "(return_state=True)."
+            )
+
+
+def needs_float32(model: Any) -> bool:
+    """Whether some layer computes in, or stores, another float than float32."""
+    return any(
+        {layer.compute_dtype, layer.variable_dtype} & _FLOATS for layer in walk(model)
+    )
+
+
+def input_names(graph: Any) -> list[str]:
+    """Names of the inputs, in Keras's order."""
+    names = {
+        id(layer.output): layer.name
+        for layer in graph.layers
+        if isinstance(layer, keras.layers.InputLayer)
+    }
+    return _unique([names.get(id(tensor), tensor.name) for tensor in graph.inputs])
+
+
+def output_names(graph: Any) -> list[str]:
+    """Names of the layers that make the outputs; numbered where one makes several."""
+    return _unique(list(graph.output_names))
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    result: list[str] = []
+    for name in names:
+        # Signatures take Python identifiers only.
+        plain = "".join(c if c.isalnum() or c == "_" else "_" for c in name)
+        plain = f"_{plain}" if plain[:1].isdigit() else plain
+        count, candidate = 0, plain
+        while candidate in result:
+            count += 1
+            candidate = f"{plain}_{count}"
+        result.append(candidate)
+    return result
+
+
+def graph_of(model: Any) -> Any:
+    """The model's graph alone: flat inputs and outputs, no training configuration."""
+    return keras.Model(model.inputs, model.outputs, name=model.name)
+
+
+def copy_model(
+    model: Any,
+    replace: Replace,
+    shapes: Sequence[Sequence[int | None]] | None = None,
+) -> Any:
+    """A copy with the same weights, computing in float32.
+
+    Args:
+        model: A Sequential or Functional model.
+        replace: Gets each layer and returns the one to stand in its place, weights
+            and all, or `None` for an ordinary copy.
+        shapes: Shapes of the inputs, batch included. As in `model` by default.
+
+    Returns:
+        A Functional model with flat inputs and outputs.
+
+    Raises:
+        ValueError: If a layer can't be made again from its configuration.
+    """
+    graph = graph_of(model)
+    copies: dict[int, Any] = {}
+    pairs: list[tuple[Any, Any]] = []
+    float32 = needs_float32(model)
+
+    def copy(layer: Any) -> Any:
+        # A layer that is used twice, be it in an inner model, is one layer.
+        if id(layer) not in copies:
+            copies[id(layer)] = make(layer)
+        return copies[id(layer)]
+
+    def make(layer: Any) -> Any:
+        if is_graph(layer):
+            return keras.models.clone_model(_inner_graph(layer), clone_function=copy)
+        new = replace(layer)
+        if new is None:
+            new = _from_config(layer, float32)
+            pairs.append((layer, new))
+        return new
+
+    if shapes is None:
+        shapes = [tensor.shape for tensor in graph.inputs]
+    inputs = [
+        keras.Input(batch_shape=shape, dtype=narrowed(tensor.dtype), name=name)
+        for shape, tensor, name in zip(
+            shapes, graph.inputs, input_names(graph), strict=True
+        )
+    ]
+    result = keras.models.clone_model(graph, input_tensors=inputs, clone_function=copy)
+    for layer, new in pairs:
+        if not isinstance(layer, keras.layers.Layer) or not layer.weights:
+            continue
+        try:
+            new.set_weights(layer.get_weights())
+        except ValueError as error:
+            raise ValueError(
+                f"The weights of layer '{layer.name}' ({type(layer).__name__}) do not "
+                "fit the layer that its `get_config()` describes. Make the "
+                "configuration complete, or merge what was added to the layer "
+                f"later (LoRA weights, for example). Keras says: {error}"
+            ) from error
+    return result
+
+
+def _inner_graph(layer: Any) -> Any:
+    # Without the training configuration, which a copy need not be able to restore.
+    if isinstance(layer, keras.Sequential):
+        outputs = layer.outputs
+        return keras.Model(
+            layer.inputs[0],
+            outputs[0] if len(outputs) == 1 else outputs,
+            name=layer.name,
+        )
+    return keras.Model(layer.input, layer.output, name=layer.name)
+
+
+def narrowed(dtype: str) -> str:
+    """The dtype that an input of `dtype` has in a file: one every runtime takes."""
+    return "float32" if dtype in _FLOATS else _NARROWED.get(dtype, dtype)
+
+
+def _from_config(layer: Any, float32: bool) -> Any:
+    if type(layer) is keras.layers.Lambda:
+        # Keras does not restore a lambda from a configuration; none is needed here.
+        return keras.layers.Lambda(
+            layer.function,
+            mask=layer.mask,
+            arguments=layer.arguments,
+            name=layer.name,
+            dtype="float32" if float32 else layer.dtype_policy,
+        )
+    try:
+        config = layer.get_config()
+        if "use_cudnn" in config or hasattr(layer, "use_cudnn"):
+            config["use_cudnn"] = False
+        if float32:
+            config = _in_float32(config)
+        new = type(layer).from_config(config)
+    except Exception as error:
+        raise ValueError(
+            f"Layer '{layer.name}' ({type(layer).__name__}) can't be made again from "
+            "its configuration, which exporting needs. Give its class a "
+            "`get_config()` that holds every argument of its constructor. Keras "
+            f"says: {error}"
+        ) from error
+    # Wrappers hold layers of their own.
+    for inner in walk(new) if isinstance(new, keras.layers.Layer) else ():
+        if hasattr(inner, "use_cudnn"):
+            inner.use_cudnn = False
+    return new
+
+
+def _in_float32(config: Any, key: str | None = None) -> Any:
+    if key == "dtype":
+        name = config["config"]["name"] if isinstance(config, dict) else config
+        return "float32" if name in _FLOATS else config
+    if isinstance(config, dict):
+        return {name: _in_float32(value, name) for name, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return type(config)(_in_float32(value) for value in config)
+    return config
