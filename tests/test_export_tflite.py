@@ -22,7 +22,6 @@ from ai_edge_litert.compiled_model import CompiledModel
 from keras_sparse_rnn.export import (
     TFLiteModel,
     export_tflite,
-    load_tflite,
     verification,
 )
 from keras_sparse_rnn.export.lowering.lstm import LoweredLSTM
@@ -192,7 +191,7 @@ def test_any_number_of_steps(tmp_path):
     path = tmp_path / "model.tflite"
     report = export_tflite(model, path)
     assert report.time_steps is None
-    file = load_tflite(path)
+    file = TFLiteModel(path)
     assert file.input_shapes == [(1, -1, 4)]
     for length in (1, 7, 3, 40):
         x = values((1, length, 4), seed=length)
@@ -390,7 +389,7 @@ def test_float_ids_and_wide_ids(tmp_path):
 
 
 def test_latency(exported):
-    file = load_tflite(exported[1], threads=1)
+    file = TFLiteModel(exported[1], threads=1)
     assert 0 < file.latency(ids((1, 8), 50), repeats=5) < 1000
 
 

@@ -1,6 +1,6 @@
 """From a Keras model to a file for servers and devices. Needs TensorFlow."""
 
-from keras_sparse_rnn.export.runtime import TFLiteModel, load_tflite
+from keras_sparse_rnn.export.runtime import TFLiteModel
 from keras_sparse_rnn.export.saved_model import export_saved_model
 from keras_sparse_rnn.export.tflite import ExportReport, export_tflite
 
@@ -9,5 +9,4 @@ __all__ = [
     "TFLiteModel",
     "export_saved_model",
     "export_tflite",
-    "load_tflite",
 ]

@@ -4,47 +4,17 @@ The user's model is only read: every layer is made again from its configuration,
 and the new ones get its weights.
 """
 
-import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+
+from keras_sparse_rnn._models import is_graph, layers_of
 
 _NARROWED = {"int64": "int32", "uint32": "int32", "uint64": "int32"}
 _FLOATS = {"float16", "bfloat16", "float64", "mixed_float16", "mixed_bfloat16"}
 
 Replace = Callable[[Any], Any]
-
-
-@functools.cache
-def _functional_class() -> Any:
-    # The class is not part of Keras's public names; its instances are.
-    probe = keras.Input((1,), name="probe")
-    return type(keras.Model(probe, probe, name="probe"))
-
-
-def is_graph(layer: Any) -> bool:
-    """Whether `layer` is a Sequential or Functional model, wholly told by its layers.
-
-    A subclass with a `call` of its own is not: its Python code can't be copied.
-    """
-    return any(
-        isinstance(layer, kind) and type(layer).call is kind.call
-        for kind in (keras.Sequential, _functional_class())
-    )
-
-
-def walk(layer: Any) -> Iterator[Any]:
-    """`layer` and every layer in it: in models, in wrappers, in stacked cells."""
-    yield layer
-    inner = list(getattr(layer, "layers", None) or [])
-    for name in ("layer", "forward_layer", "backward_layer", "cell"):
-        inner.append(getattr(layer, name, None))
-    cells = getattr(layer, "cells", None)
-    inner.extend(cells if isinstance(cells, (list, tuple)) else [])
-    for child in inner:
-        if isinstance(child, keras.layers.Layer):
-            yield from walk(child)
 
 
 def check_model(model: Any) -> None:
@@ -73,7 +43,7 @@ def check_model(model: Any) -> None:
             f"Model '{model.name}' does not know the shape of its inputs yet. Add a "
             "`keras.Input`, or build it, before exporting."
         )
-    for layer in walk(model):
+    for layer in layers_of(model):
         if getattr(layer, "stateful", False) and isinstance(
             layer, (keras.layers.RNN, keras.layers.Bidirectional)
         ):
@@ -89,7 +59,8 @@ def check_model(model: Any) -> None:
 def needs_float32(model: Any) -> bool:
     """Whether some layer computes in, or stores, another float than float32."""
     return any(
-        {layer.compute_dtype, layer.variable_dtype} & _FLOATS for layer in walk(model)
+        {layer.compute_dtype, layer.variable_dtype} & _FLOATS
+        for layer in layers_of(model)
     )
 
 
@@ -232,7 +203,7 @@ def _from_config(layer: Any, float32: bool) -> Any:
             f"says: {error}"
         ) from error
     # Wrappers hold layers of their own.
-    for inner in walk(new) if isinstance(new, keras.layers.Layer) else ():
+    for inner in layers_of(new) if isinstance(new, keras.layers.Layer) else ():
         if hasattr(inner, "use_cudnn"):
             inner.use_cudnn = False
     return new

@@ -117,11 +117,6 @@ class TFLiteModel:
             self._interpreter.set_tensor(detail["index"], array)
 
 
-def load_tflite(path: str | os.PathLike[str], threads: int = 1) -> TFLiteModel:
-    """Loads a TFLite file; see `TFLiteModel`."""
-    return TFLiteModel(path, threads)
-
-
 def _names(details: list[dict[str, Any]], signature: dict[str, Any]) -> list[str]:
     by_tensor = {detail["index"]: name for name, detail in signature.items()}
     return [by_tensor[detail["index"]] for detail in details]

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from ai_edge_litert.compiled_model import CompiledModel
 
+from keras_sparse_rnn._models import layers_of
 from keras_sparse_rnn.export import copying
 from keras_sparse_rnn.export.runtime import TFLiteModel
 
@@ -89,7 +90,7 @@ def check_inputs(
     Returns:
         One array for each input.
     """
-    layers = list(copying.walk(graph))
+    layers = list(layers_of(graph))
     sizes = [
         layer.input_dim
         for layer in layers

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_sparse_rnn._models import layers_of
 from keras_sparse_rnn.iss import after_step
 from keras_sparse_rnn.iss.components import Part, kept_along, protect
 from keras_sparse_rnn.iss.regularizer import held
@@ -288,11 +289,14 @@ class ISSPruning(keras.callbacks.Callback):
                 living = ops.convert_to_numpy(self._masks[number].value) > 0
                 value = np.where(part.along_axis(kept_along(part, living)), value, 0)
             variable.assign(value)
-        for layer in self.model.layers:
-            for family, mask in zip(plan.prunable, self._masks, strict=True):
-                if layer.name == family.layer and layer.stateful and layer.states:
-                    for state in layer.states:
-                        state.assign(state * mask)
+        masks = {
+            family.layer: mask
+            for family, mask in zip(plan.prunable, self._masks, strict=True)
+        }
+        for layer in layers_of(self.model):
+            if layer.name in masks and layer.stateful and layer.states:
+                for state in layer.states:
+                    state.assign(state * masks[layer.name])
 
     def _parts_by_variable(self) -> dict[int, list[tuple[int, Part]]]:
         """For each variable, the number of a prunable family and its part in it."""

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_sparse_rnn._models import is_elementwise, is_graph
 from keras_sparse_rnn.iss import trace
 from keras_sparse_rnn.layers import GroupedLSTM, TieredEmbedding
 
@@ -87,7 +88,7 @@ def follow(
     layer: Any, inputs: list[Any], extra: list[Any], tracer: trace.Tracer
 ) -> list[Any]:
     """Follows features through one call of a layer; see `Rule.follow`."""
-    if isinstance(layer, keras.Model):
+    if is_graph(layer):
         return trace.walk(layer, inputs, tracer)
     rule = rule_of(layer)
     if rule is not None:
@@ -133,31 +134,10 @@ class _Elementwise(Rule):
         return inputs
 
 
-# Softmax and its like mix features, and so does any function that is not known.
-_ELEMENTWISE_ACTIVATIONS = (
-    keras.activations.elu,
-    keras.activations.exponential,
-    keras.activations.gelu,
-    keras.activations.hard_sigmoid,
-    keras.activations.hard_tanh,
-    keras.activations.leaky_relu,
-    keras.activations.linear,
-    keras.activations.mish,
-    keras.activations.relu,
-    keras.activations.relu6,
-    keras.activations.selu,
-    keras.activations.sigmoid,
-    keras.activations.silu,
-    keras.activations.softplus,
-    keras.activations.softsign,
-    keras.activations.tanh,
-)
-
-
 @register_rule(keras.layers.Activation)
 class _Activation(_Elementwise):
     def follow(self, layer, inputs, extra, tracer):
-        if inputs[0] is not None and layer.activation not in _ELEMENTWISE_ACTIVATIONS:
+        if inputs[0] is not None and not is_elementwise(layer.activation):
             raise ValueError(
                 f"Layer '{layer.name}' applies {layer.activation!r} to the units of "
                 f"{tracer.names(inputs[0])}; pruning knows only activations that "

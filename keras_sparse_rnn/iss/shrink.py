@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_sparse_rnn._models import layers_of
 from keras_sparse_rnn.iss import rules
 from keras_sparse_rnn.iss.components import kept_along, protect
 from keras_sparse_rnn.iss.regularizer import ISSRegularizer
@@ -142,17 +143,16 @@ def _seeds(model: Any) -> list[Any]:
 
 
 def _copy_states(model: Any, small: Any, kept: rules.Kept) -> None:
-    for old, new in zip(model.layers, small.layers, strict=True):
-        if isinstance(old, keras.Model):
-            _copy_states(old, new, kept)
-        elif isinstance(old, keras.layers.RNN) and old.stateful and old.states:
-            units = [
-                kept(cell.recurrent_kernel, 0)
-                for cell in getattr(old.cell, "cells", [old.cell])
-            ]
-            for state, smaller in zip(old.states, new.states, strict=True):
-                value = keras.ops.convert_to_numpy(state.value)
-                smaller.assign(np.compress(np.concatenate(units), value, axis=-1))
+    for old, new in zip(layers_of(model), layers_of(small), strict=True):
+        if not isinstance(old, keras.layers.RNN) or not old.stateful or not old.states:
+            continue
+        for state, smaller in zip(old.states, new.states, strict=True):
+            value = keras.ops.convert_to_numpy(state.value)
+            if value.shape[-1] != smaller.shape[-1]:
+                cells = getattr(old.cell, "cells", [old.cell])
+                units = [kept(cell.recurrent_kernel, 0) for cell in cells]
+                value = np.compress(np.concatenate(units), value, axis=-1)
+            smaller.assign(value)
 
 
 def _copy_optimizer(model: Any, optimizer: Any, kept: rules.Kept) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_sparse_rnn._models import is_graph, layers_of
 from keras_sparse_rnn.iss.components import Family, Part, Role
 
 
@@ -189,7 +190,7 @@ def trace(model: Any, ignore: Iterable[str] = ()) -> Plan:
             f"Model '{model.name}' has no weights yet. Build it first: give it an "
             "`Input`, or call it on a batch."
         )
-    known = {layer.name for layer in _all_layers(model)}
+    known = {layer.name for layer in layers_of(model)} - {model.name}
     unknown = sorted(set(ignore) - known)
     if unknown:
         raise ValueError(
@@ -215,18 +216,18 @@ def walk(model: Any, inputs: Sequence[Any] | None, tracer: Tracer) -> list[Any]:
     """
     from keras_sparse_rnn.iss import rules
 
+    if not is_graph(model):
+        raise ValueError(
+            f"Pruning can't follow model '{model.name}' (a {type(model).__name__}): "
+            "it is code, not a graph of layers. Build it as a Sequential or a "
+            "Functional model."
+        )
     if isinstance(model, keras.Sequential):
         flowing = inputs[0] if inputs else None
         for layer in model.layers:
             flowing = rules.follow(layer, [flowing], [], tracer)[0]
         return [flowing]
-    config = model.get_config() if _is_graph(model) else {}
-    if "output_layers" not in config:
-        raise ValueError(
-            f"Pruning can't follow model '{model.name}' (a {type(model).__name__}): "
-            "it has no graph of layers. Build it as a Sequential or a Functional "
-            "model."
-        )
+    config = model.get_config()
     operations = {operation.name: operation for operation in model.operations}
     known: dict[tuple[str, int, int], Any] = {}
     for number, key in enumerate(_tensor_keys(config["input_layers"])):
@@ -261,19 +262,6 @@ def walk(model: Any, inputs: Sequence[Any] | None, tracer: Tracer) -> list[Any]:
                 if key[:2] == (name, index):
                     known.setdefault(key, None)
     return [known[key] for key in _tensor_keys(config["output_layers"])]
-
-
-def _is_graph(model: Any) -> bool:
-    return isinstance(model, keras.Model) and hasattr(model, "operations")
-
-
-def _all_layers(model: Any) -> list[Any]:
-    found = []
-    for layer in model.layers:
-        found.append(layer)
-        if isinstance(layer, keras.Model):
-            found.extend(_all_layers(layer))
-    return found
 
 
 def _history(config: Any) -> list[tuple[str, int, int]]:

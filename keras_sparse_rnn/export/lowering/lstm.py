@@ -12,21 +12,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_sparse_rnn._models import is_elementwise
 from keras_sparse_rnn.export.lowering import loop, unrolled
 from keras_sparse_rnn.layers import GroupedLSTM
 
 LOWERINGS = {"loop": loop.run, "unrolled": unrolled.run}
-
-# Each element's result depends on that element alone, so that one call can serve
-# all groups. Anything else is called once per group, as the layer does.
-_ELEMENTWISE = [
-    getattr(keras.activations, name)
-    for name in (
-        *("elu", "exponential", "gelu", "hard_sigmoid", "hard_silu", "leaky_relu"),
-        *("linear", "mish", "relu", "relu6", "selu", "sigmoid", "silu", "softplus"),
-        *("softsign", "tanh"),
-    )
-]
 
 
 class UnknownTimeError(ValueError):
@@ -204,7 +194,8 @@ class LoweredLSTM(keras.layers.Layer):
         return tf.split(state, len(self.sizes) if even else list(self.sizes), axis=-1)
 
     def _activate(self, activation: Any, values: Any) -> Any:
-        if len(self.sizes) == 1 or any(activation is one for one in _ELEMENTWISE):
+        # One call can serve all groups where no element's result depends on another.
+        if len(self.sizes) == 1 or is_elementwise(activation):
             return activation(values)
         return tf.concat([activation(own) for own in self._split(values)], axis=-1)
 

@@ -1,0 +1,64 @@
+"""What a model is made of: questions that every wing asks of a Keras model."""
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+# Softmax and its like mix features, and so may any function that is not known.
+_ELEMENTWISE = (
+    keras.activations.elu,
+    keras.activations.exponential,
+    keras.activations.gelu,
+    keras.activations.hard_sigmoid,
+    keras.activations.hard_silu,
+    keras.activations.hard_tanh,
+    keras.activations.leaky_relu,
+    keras.activations.linear,
+    keras.activations.mish,
+    keras.activations.relu,
+    keras.activations.relu6,
+    keras.activations.selu,
+    keras.activations.sigmoid,
+    keras.activations.silu,
+    keras.activations.softplus,
+    keras.activations.softsign,
+    keras.activations.tanh,
+)
+
+
+def is_elementwise(activation: Any) -> bool:
+    """Whether an activation is known to work on each feature by itself."""
+    return any(activation is known for known in _ELEMENTWISE)
+
+
+@functools.cache
+def _functional_class() -> Any:
+    # The class is not part of Keras's public names; its instances are.
+    probe = keras.Input((1,), name="probe")
+    return type(keras.Model(probe, probe, name="probe"))
+
+
+def is_graph(layer: Any) -> bool:
+    """Whether `layer` is a Sequential or Functional model, wholly told by its layers.
+
+    A subclass with a `call` of its own is not: its Python code can't be copied.
+    """
+    return any(
+        isinstance(layer, kind) and type(layer).call is kind.call
+        for kind in (keras.Sequential, _functional_class())
+    )
+
+
+def layers_of(layer: Any) -> Iterator[Any]:
+    """`layer` and every layer in it: in models, in wrappers, in stacked cells."""
+    yield layer
+    inner = list(getattr(layer, "layers", None) or [])
+    for name in ("layer", "forward_layer", "backward_layer", "cell"):
+        inner.append(getattr(layer, name, None))
+    cells = getattr(layer, "cells", None)
+    inner.extend(cells if isinstance(cells, (list, tuple)) else [])
+    for child in inner:
+        if isinstance(child, keras.layers.Layer):
+            yield from layers_of(child)
