@@ -165,7 +165,7 @@ def sparse_model(vocabulary: int, units: int, dropout: float) -> keras.Model:
         [
             keras.Input((None,), dtype="int32", name="words"),
             ksr.TieredEmbedding(
-                vocabulary, units, density=0.3, embeddings_initializer=WORD_VECTORS
+                vocabulary, units, density=0.2, embeddings_initializer=WORD_VECTORS
             ),
             keras.layers.Dropout(dropout),
             ksr.GroupedLSTM(units, 2, return_sequences=True),
@@ -239,9 +239,9 @@ def arguments() -> argparse.Namespace:
     source.add_argument("--data", help="a tensorflow-datasets name, e.g. lm1b")
     parser.add_argument("--epochs", type=int, default=6, help="for each model")
     parser.add_argument("--dense-units", type=int, default=160)
-    parser.add_argument("--sparse-units", type=int, default=192, help="at the start")
+    parser.add_argument("--sparse-units", type=int, default=256, help="at the start")
     parser.add_argument("--dropout", type=float, default=0.3)
-    parser.add_argument("--keep", type=float, default=0.35, help="share of units")
+    parser.add_argument("--keep", type=float, default=0.3, help="share of units")
     parser.add_argument("--window", type=int, default=32, help="words in a sequence")
     parser.add_argument("--batch", type=int, default=20)
     parser.add_argument("--most-words", type=int, default=20_000, help="vocabulary")

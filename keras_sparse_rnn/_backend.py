@@ -1,9 +1,11 @@
-"""The one place that touches `keras.src.backend`.
+"""The one place that touches what is private in Keras.
 
 Keras has no public time loop and no public cuDNN call, and a layer of this
 package needs both; it also has no public way to tell a symbolic call from a
-real one. Everything else uses Keras's public API. `tests/test_backend.py`
-checks each signature relied on here against the installed Keras.
+real one, or to learn what a model was compiled with other than in serialized
+form, which loses a user's own functions. Everything else uses Keras's public
+API. `tests/test_backend.py` checks all that is relied on here against the
+installed Keras.
 """
 
 from typing import Any
@@ -13,7 +15,13 @@ from keras import ops
 from keras.src import backend
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 
-__all__ = ["cudnn_lstm", "cudnn_ok", "in_symbolic_scope", "time_loop"]
+__all__ = [
+    "compile_arguments",
+    "cudnn_lstm",
+    "cudnn_ok",
+    "in_symbolic_scope",
+    "time_loop",
+]
 
 
 def time_loop(
@@ -86,3 +94,8 @@ def cudnn_lstm(*args: Any, **kwargs: Any) -> tuple[Any, Any, list[Any]]:
     backend cannot do it (PyTorch and JAX take no mask).
     """
     return backend.lstm(*args, **kwargs)
+
+
+def compile_arguments(model: Any) -> dict[str, Any]:
+    """The arguments that `model.compile` was last called with, as they were given."""
+    return dict(model._compile_config.config)

@@ -1,11 +1,13 @@
 """The smaller model, and the optimizer state that goes with it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_sparse_rnn import _backend
 from keras_sparse_rnn._models import layers_of
 from keras_sparse_rnn.iss import rules
 from keras_sparse_rnn.iss.components import kept_along, protect
@@ -32,8 +34,7 @@ def shrink(model: Any, ignore: Iterable[str] = ()) -> Any:
         their states. `model` itself is not changed.
 
     Raises:
-        ValueError: If units reach an operation that pruning can't follow, or the
-            smaller model can't be compiled again.
+        ValueError: If units reach an operation that pruning can't follow.
 
     Example:
 
@@ -50,23 +51,35 @@ def shrink(model: Any, ignore: Iterable[str] = ()) -> Any:
             config = rule.resize(layer, config, kept)
         return type(layer).from_config(config)
 
-    # A loss function of the user's own need not be registered to be found.
-    losses = keras.tree.flatten(getattr(model, "loss", None))
-    named = {f.__name__: f for f in losses if hasattr(f, "__name__")}
-    try:
-        with keras.saving.custom_object_scope(named):
-            small = keras.models.clone_model(
-                model, clone_function=clone, recursive=True
-            )
-    except TypeError as error:
-        raise ValueError(
-            f"The smaller copy of model '{model.name}' could not be compiled: {error}\n"
-            "Register your own metrics and optimizers with "
-            "`keras.saving.register_keras_serializable`, or shrink a model that is "
-            "not compiled and compile the result."
-        ) from error
+    with _compiled_later(model):
+        small = keras.models.clone_model(model, clone_function=clone, recursive=True)
+    if model.compiled:
+        arguments = _backend.compile_arguments(model)
+        arguments = keras.tree.map_structure(_fresh, arguments)
+        small.compile(**{**arguments, "optimizer": _fresh(model.optimizer)})
     _copy_variables(model, small, kept)
     return small
+
+
+@contextmanager
+def _compiled_later(model: Any) -> Iterator[None]:
+    """Keeps Keras from compiling a clone by way of the serialized arguments.
+
+    Those would lose a user's own loss, metrics and optimizer.
+    """
+    compiled, model.compiled = model.compiled, False
+    try:
+        yield
+    finally:
+        model.compiled = compiled
+
+
+def _fresh(argument: Any) -> Any:
+    """An argument of `compile` for another model: what holds state is made anew."""
+    stateful = (keras.optimizers.Optimizer, keras.metrics.Metric)
+    if isinstance(argument, stateful):
+        return type(argument).from_config(argument.get_config())
+    return argument
 
 
 def kept_indices(plan: Plan) -> rules.Kept:

@@ -1,0 +1,81 @@
+"""The demo, in small: it runs from text to files, and writes what it prints."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+NAMES = ["dense float32", "dense int8", "sparse float32", "sparse int8"]
+
+
+def run(*arguments, cwd):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "next_word.py"), *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+    )
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    words = ["the", "cat", "saw", "a", "dog", "and", "the", "dog", "saw", "a", "cat"]
+    text = "\n\n".join(
+        " ".join(words[(i * k) % len(words)] for k in range(1, 9)) + f" number {i}"
+        for i in range(80)
+    )
+    (folder / "own.txt").write_text(text)
+    sizes = ["--dense-units", "24", "--sparse-units", "24", "--window", "8"]
+    result = run("--text", "own.txt", "--epochs", "3", *sizes, cwd=folder)
+    assert result.returncode == 0, result.stderr
+    return folder / "saved_models" / "next_word", result.stdout
+
+
+def test_report_holds_every_number_of_the_table(demo):
+    folder, printed = demo
+    models = json.loads((folder / "report.json").read_text())["models"]
+    assert [model["name"] for model in models] == NAMES
+    for model in models:
+        (line,) = [
+            row for row in printed.split("\n") if row.startswith(f"{model['name']} ")
+        ]
+        assert line[len(model["name"]) :].split() == [
+            f"{model['parameters']:,}",
+            f"{model['perplexity']:.2f}",
+            f"{model['tflite_bytes'] / 1000:,.0f}",
+            f"{model['latency_ms']:.2f}",
+        ]
+
+
+def test_files_are_what_the_report_says(demo):
+    folder, _ = demo
+    for model in json.loads((folder / "report.json").read_text())["models"]:
+        path = folder / f"{model['name'].replace(' ', '_')}.tflite"
+        assert path.stat().st_size == model["tflite_bytes"]
+    assert (folder / "report.png").read_bytes().startswith(b"\x89PNG")
+    assert len((folder / "vocabulary.txt").read_text().split()) > 5
+
+
+def test_the_exported_file_types(demo):
+    _, printed = demo
+    typed = printed.split("Typed by sparse_int8.tflite:")[1].strip().split("\n")[:3]
+    assert all(len(line.split()) > 10 for line in typed)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--text", "nowhere.txt"], "No such file"),
+        (["--epochs", "1"], "at least 2"),
+        (["--text", "a.txt", "--data", "b"], "not allowed with"),
+    ],
+)
+def test_bad_arguments_are_explained(arguments, message, tmp_path):
+    result = run(*arguments, cwd=tmp_path)
+    assert result.returncode != 0
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr

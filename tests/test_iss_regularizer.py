@@ -1,0 +1,496 @@
+"""ISSRegularizer against the paper's formulas, written down in NumPy."""
+
+import keras
+import numpy as np
+import pytest
+from chains import (
+    FEATURES,
+    TIME,
+    array,
+    chain,
+    component,
+    inputs,
+    recurrent,
+    recurrent_of,
+)
+from keras import layers, ops
+
+from keras_sparse_rnn import ISSRegularizer, shrink
+
+X = inputs(8)
+Y = np.random.default_rng(5).standard_normal((8, 2)).astype("float32")
+LEARNING_RATE = 0.1
+
+needs_tensorflow = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="GradientTape"
+)
+
+
+def one_layer(regularizer, **arguments):
+    """Four units and a Dense: every weight belongs to one unit, or to two."""
+    model = keras.Sequential(
+        [
+            keras.Input((TIME, FEATURES)),
+            layers.LSTM(
+                4,
+                recurrent_regularizer=regularizer,
+                name="r",
+                unroll=True,
+                **arguments,
+            ),
+            layers.Dense(2, name="head"),
+        ]
+    )
+    model.compile(keras.optimizers.SGD(LEARNING_RATE), "mse", jit_compile=False)
+    return model
+
+
+def step(model):
+    model.train_on_batch(X, Y)
+    return model.get_weights()
+
+
+def plain_step(model):
+    """The weights after one step of the same model without the regularizer."""
+    plain = one_layer(None)
+    plain.set_weights(model.get_weights())
+    return step(plain)
+
+
+def squared_paper(weights):
+    """C1: `rowsum + 4 colsums + next rowsum` of each unit."""
+    kernel, loop, _, head, _ = (w.astype("float64") ** 2 for w in weights)
+    columns = (kernel.sum(0) + loop.sum(0)).reshape(4, -1).sum(0)
+    return loop.sum(1) + columns + head.sum(1)
+
+
+def squared_once(weights):
+    crossing = weights[1].astype("float64").reshape(4, 4, 4) ** 2
+    return squared_paper(weights) - np.einsum("kgk->k", crossing)
+
+
+# Columns of the kernel, of the recurrent kernel, its row, the row of the reader.
+SIZE_PAPER = 4 * FEATURES + 16 + 16 + 2
+SIZE_ONCE = SIZE_PAPER - 4
+
+
+@pytest.mark.parametrize("scale_by_size", [True, False])
+@pytest.mark.parametrize("strength", [0.0, 0.05, 1.0])
+def test_proximal_step(strength, scale_by_size):
+    model = one_layer(ISSRegularizer(strength, "proximal", scale_by_size))
+    model.layers[0].recurrent_regularizer.bind(model)
+    expected = plain_step(model)
+    pull = LEARNING_RATE * strength * (np.sqrt(SIZE_ONCE) if scale_by_size else 1)
+    factor = np.maximum(0, 1 - pull / np.sqrt(squared_once(expected)))
+    if strength == 0.05:
+        assert ((factor > 0) & (factor < 1)).all()
+    columns = np.tile(factor, 4)
+    # A weight from a unit to itself is in its component once.
+    own = np.arange(4)[:, None] == np.tile(np.arange(4), 4)
+    both = np.where(own, columns, factor[:, None] * columns)
+    kernel, loop, bias, head, head_bias = expected
+    expected = [
+        kernel * columns,
+        loop * both,
+        bias,
+        head * factor[:, None],
+        head_bias,
+    ]
+    for ours, theirs in zip(step(model), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_proximal_reaches_exact_zeros_that_shrink_removes():
+    model = chain((6, 2), 4, recurrent_regularizer=ISSRegularizer(0.1))
+    model.compile(keras.optimizers.SGD(0.5), "mse", jit_compile=False)
+    model.layers[0].cell.cells[0].recurrent_regularizer.bind(model)
+    model.fit(X, Y, epochs=30, verbose=0)
+    small = shrink(model)
+    assert small.count_params() < model.count_params()
+    for layer, readers in recurrent_of(model):
+        for unit in range(layer.units):
+            own = component(layer, readers, unit)
+            # Whole components and never a part of one, but for shared weights.
+            assert (own == 0).all() or (own != 0).any()
+    np.testing.assert_allclose(
+        small.predict(X, verbose=0), model.predict(X, verbose=0), atol=1e-5
+    )
+
+
+def test_proximal_adds_no_loss():
+    model = one_layer(ISSRegularizer(1.0))
+    model.layers[0].recurrent_regularizer.bind(model)
+    assert float(sum(model.losses)) == 0
+    plain = one_layer(None)
+    plain.set_weights(model.get_weights())
+    assert model.evaluate(X, Y, verbose=0) == pytest.approx(
+        plain.evaluate(X, Y, verbose=0)
+    )
+
+
+@pytest.mark.parametrize("scale_by_size", [True, False])
+def test_paper_form_is_the_papers_sum(scale_by_size):
+    model = one_layer(ISSRegularizer(0.3, "paper", scale_by_size))
+    model.layers[0].recurrent_regularizer.bind(model)
+    norms = np.sqrt(squared_paper(model.get_weights()) + 1e-8)
+    scale = np.sqrt(SIZE_PAPER) if scale_by_size else 1.0
+    assert float(sum(model.losses)) == pytest.approx(
+        0.3 * scale * norms.sum(), rel=1e-5
+    )
+
+
+def test_paper_form_of_two_layers_is_the_sum_over_layers():
+    model = chain(
+        4,
+        (3, [1, 2], 0.6),
+        recurrent_regularizer=ISSRegularizer(0.3, "paper", scale_by_size=False),
+    )
+    model.compile("sgd", "mse")
+    model.layers[0].recurrent_regularizer.bind(model)
+    total = 0.0
+    for layer, readers in recurrent_of(model):
+        weights = layer.get_weights()
+        per = len(weights) // len(getattr(layer, "group_segments", [0]))
+        segments = getattr(layer, "group_segments", [(0, layer.units)])
+        for g, (begin, end) in enumerate(segments):
+            for unit in range(begin, end):
+                own = component(layer, readers, unit).astype("float64")
+                loop = weights[g * per + 1][unit - begin].reshape(4, end - begin)
+                crossing = loop[:, unit - begin].astype("float64")
+                total += np.sqrt((own**2).sum() + (crossing**2).sum() + 1e-8)
+    assert float(sum(model.losses)) == pytest.approx(0.3 * total, rel=1e-5)
+
+
+def test_paper_form_pulls_along_the_gradient_of_the_norm():
+    model = one_layer(ISSRegularizer(0.02, "paper", False, threshold=0.0))
+    model.layers[0].recurrent_regularizer.bind(model)
+    before, plain = model.get_weights(), plain_step(model)
+    norms = np.sqrt(squared_paper(before) + 1e-8)
+    columns = np.tile(norms, 4)
+    kernel, loop, _, head, _ = before
+    gradients = [
+        kernel / columns,
+        loop / columns + loop / norms[:, None],
+        0,
+        head / norms[:, None],
+        0,
+    ]
+    for ours, theirs, gradient in zip(step(model), plain, gradients, strict=True):
+        np.testing.assert_allclose(
+            ours, theirs - LEARNING_RATE * 0.02 * gradient, atol=2e-6
+        )
+
+
+def test_paper_form_sets_small_weights_to_zero_after_the_step():
+    kept = one_layer(ISSRegularizer(0.02, "paper", False, threshold=0.0))
+    cut = one_layer(ISSRegularizer(0.02, "paper", False, threshold=0.05))
+    cut.set_weights(kept.get_weights())
+    for model in (kept, cut):
+        model.layers[0].recurrent_regularizer.bind(model)
+    kernel, loop, bias, head, head_bias = step(kept)
+    expected = [np.where(np.abs(w) < 0.05, 0, w) for w in (kernel, loop, head)]
+    assert (expected[0] == 0).any()
+    assert (np.abs(bias) < 0.05).any()
+    expected = [*expected[:2], bias, expected[2], head_bias]
+    for ours, theirs in zip(step(cut), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-7)
+
+
+# Unbound, and bound to nothing.
+
+
+@pytest.mark.parametrize("form", ["proximal", "paper"])
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda model: model.fit(X, Y, verbose=0),
+        lambda model: model.evaluate(X, Y, verbose=0),
+        lambda model: model.train_on_batch(X, Y),
+        lambda model: model.losses,
+    ],
+    ids=["fit", "evaluate", "train_on_batch", "losses"],
+)
+def test_unbound_it_raises(form, use):
+    model = one_layer(ISSRegularizer(0.1, form))
+    with pytest.raises(RuntimeError, match="ISSPruning"):
+        use(model)
+
+
+def test_unbound_it_lets_the_model_be_built_predict_save_and_clone(tmp_path):
+    model = one_layer(ISSRegularizer(0.1))
+    model.predict(X, verbose=0)
+    keras.models.clone_model(model).predict(X, verbose=0)
+    model.save(tmp_path / "model.keras")
+    keras.models.load_model(tmp_path / "model.keras").predict(X, verbose=0)
+
+
+def test_a_model_without_any_can_not_be_bound():
+    with pytest.raises(ValueError, match="holds no ISSRegularizer"):
+        ISSRegularizer(0.1).bind(one_layer(None))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda r: layers.LSTM(4, kernel_regularizer=r),
+        lambda r: layers.GRU(4, recurrent_regularizer=r),
+        lambda r: layers.Bidirectional(layers.LSTM(4, recurrent_regularizer=r)),
+        lambda r: layers.Dense(4, kernel_regularizer=r),
+    ],
+    ids=["kernel", "GRU", "Bidirectional", "Dense"],
+)
+def test_where_it_matches_no_component_it_raises(layer):
+    regularizer = ISSRegularizer(0.1)
+    model = keras.Sequential(
+        [keras.Input((4, FEATURES)), layer(regularizer), layers.Dense(2)]
+    )
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="matches no component"):
+        regularizer.bind(model)
+
+
+def test_units_that_reach_an_output_can_not_be_pulled():
+    regularizer = ISSRegularizer(0.1)
+    model = keras.Sequential(
+        [keras.Input((4, FEATURES)), layers.LSTM(4, recurrent_regularizer=regularizer)]
+    )
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="output of the model"):
+        regularizer.bind(model)
+
+
+@pytest.mark.parametrize("form", ["proximal", "paper"])
+def test_a_frozen_reader_is_an_error(form):
+    model = one_layer(ISSRegularizer(0.1, form))
+    model.get_layer("head").trainable = False
+    with pytest.raises(ValueError, match=r"head/kernel'.*frozen"):
+        model.layers[0].recurrent_regularizer.bind(model)
+
+
+def test_proximal_without_any_optimizer_is_an_error():
+    model = chain(4, recurrent_regularizer=ISSRegularizer(0.1))
+    with pytest.raises(ValueError, match="learning rate"):
+        model.layers[0].recurrent_regularizer.bind(model)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"strength": -1}, "strength=-1"),
+        ({"strength": float("nan")}, "strength=nan"),
+        ({"strength": float("inf")}, "strength=inf"),
+        ({"strength": 1, "form": "lasso"}, "form='lasso'"),
+        ({"strength": 1, "threshold": -1}, "threshold=-1"),
+    ],
+)
+def test_impossible_arguments_are_named(arguments, match):
+    with pytest.raises(ValueError, match=match):
+        ISSRegularizer(**arguments)
+
+
+# Saving, and binding anew.
+
+
+@pytest.mark.parametrize("spec", [4, (4, 2)])
+@pytest.mark.parametrize("form", ["proximal", "paper"])
+def test_saves_with_the_layer_and_binds_again(tmp_path, form, spec):
+    regularizer = ISSRegularizer(0.25, form, scale_by_size=False, threshold=1e-3)
+    model = chain(spec, recurrent_regularizer=regularizer)
+    model.compile(keras.optimizers.SGD(LEARNING_RATE), "mse", jit_compile=False)
+    regularizer.bind(model)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    layer = loaded.get_layer("r0")
+    again = (getattr(layer, "cell", None).__dict__.get("cells") or [layer.cell])[0]
+    again = again.recurrent_regularizer
+    assert (
+        again.get_config()
+        == regularizer.get_config()
+        == {
+            "strength": 0.25,
+            "form": form,
+            "scale_by_size": False,
+            "threshold": 1e-3,
+        }
+    )
+    with pytest.raises(RuntimeError, match="bound anew"):
+        _ = loaded.losses
+    again.bind(loaded)
+    assert float(sum(loaded.losses)) == pytest.approx(float(sum(model.losses)))
+    for net in (model, loaded):
+        net.train_on_batch(X, Y)
+    for a, b in zip(model.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_binding_twice_acts_once():
+    once, twice = one_layer(ISSRegularizer(0.05)), one_layer(ISSRegularizer(0.05))
+    twice.set_weights(once.get_weights())
+    once.layers[0].recurrent_regularizer.bind(once)
+    for _ in range(2):
+        twice.layers[0].recurrent_regularizer.bind(twice)
+    for a, b in zip(step(once), step(twice), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-7)
+
+
+def test_binding_after_a_step_is_heard_by_the_compiled_step():
+    regularizer = ISSRegularizer(0.05)
+    model = one_layer(None)
+    model.train_on_batch(X, Y)
+    model.layers[0].cell.recurrent_kernel.regularizer = regularizer
+    regularizer.bind(model)
+    plain = plain_step(model)
+    assert not np.allclose(step(model)[3], plain[3], atol=1e-4)
+
+
+# Where it acts.
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("form", ["proximal", "paper"])
+def test_acts_the_same_under_xla_and_eagerly(form):
+    results = []
+    for arguments in ({"run_eagerly": True}, {"jit_compile": True}):
+        keras.utils.set_random_seed(3)
+        regularizer = ISSRegularizer(0.02, form)
+        model = one_layer(regularizer)
+        model.compile(keras.optimizers.Adam(0.01), "mse", **arguments)
+        regularizer.bind(model)
+        for _ in range(2):
+            model.train_on_batch(X, Y)
+        results.append(model.get_weights())
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_uses_the_learning_rate_of_the_moment():
+    model = one_layer(ISSRegularizer(1e3))
+    model.layers[0].recurrent_regularizer.bind(model)
+    model.optimizer.learning_rate = 0.0
+    before = model.get_weights()
+    for a, b in zip(step(model), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+    model.optimizer.learning_rate = 1.0
+    assert not step(model)[3].any()
+
+
+@pytest.mark.parametrize("form", ["proximal", "paper"])
+def test_mixed_precision(form):
+    model = chain(
+        4,
+        (4, 2),
+        recurrent_regularizer=ISSRegularizer(0.3, form, threshold=1e-2),
+        dtype="mixed_float16",
+    )
+    optimizer = keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.SGD(0.5), initial_scale=2.0
+    )
+    model.compile(optimizer, "mse", run_eagerly=True)
+    model.layers[0].recurrent_regularizer.bind(model)
+    before = model.get_weights()
+    model.fit(X, Y, epochs=3, verbose=0)
+    weights = model.get_weights()
+    assert all(np.isfinite(w).all() for w in weights)
+    assert sum(int((w == 0).sum()) for w in weights) > sum(
+        int((w == 0).sum()) for w in before
+    )
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("form", ["proximal", "paper"])
+def test_a_custom_loop(form):
+    import tensorflow as tf
+
+    model = chain(4, recurrent_regularizer=ISSRegularizer(2.0, form, threshold=1e-2))
+    optimizer = keras.optimizers.SGD(0.1)
+    model.layers[0].recurrent_regularizer.bind(model, optimizer=optimizer)
+
+    @tf.function
+    def train_step(x, y):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((model(x, training=True) - y) ** 2)
+            loss += sum(model.losses)
+        variables = model.trainable_variables
+        optimizer.apply(tape.gradient(loss, [v.value for v in variables]), variables)
+        return loss
+
+    for _ in range(30):
+        train_step(tf.constant(X), tf.constant(Y))
+    ((layer, readers),) = recurrent_of(model)
+    own = np.stack([component(layer, readers, u) for u in range(4)])
+    if form == "proximal":
+        assert not own.any()
+    else:
+        assert (own == 0).any()
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX only")
+@pytest.mark.parametrize("form", ["proximal", "paper"])
+def test_a_stateless_loop_under_jit_reaches_exact_zeros(form):
+    import jax
+
+    model = chain(
+        4, (4, 2), recurrent_regularizer=ISSRegularizer(2.0, form, threshold=1e-2)
+    )
+    optimizer = keras.optimizers.SGD(0.1)
+    optimizer.build(model.trainable_variables)
+    model.layers[0].recurrent_regularizer.bind(model, optimizer=optimizer)
+
+    def loss_of(trainable, fixed, x, y):
+        y_pred, fixed, losses = model.stateless_call(
+            trainable, fixed, x, training=True, return_losses=True
+        )
+        return ops.mean((y_pred - y) ** 2) + sum(losses), fixed
+
+    @jax.jit
+    def train_step(trainable, fixed, state, x, y):
+        (_, fixed), gradients = jax.value_and_grad(loss_of, has_aux=True)(
+            trainable, fixed, x, y
+        )
+        trainable, state = optimizer.stateless_apply(state, gradients, trainable)
+        return trainable, fixed, state
+
+    trainable = [v.value for v in model.trainable_variables]
+    fixed = [v.value for v in model.non_trainable_variables]
+    state = [v.value for v in optimizer.variables]
+    for _ in range(30):
+        trainable, fixed, state = train_step(trainable, fixed, state, X, Y)
+    for variable, value in zip(model.trainable_variables, trainable, strict=True):
+        variable.assign(value)
+    own = [
+        component(layer, readers, unit)
+        for layer, readers in recurrent_of(model)
+        for unit in range(4)
+    ]
+    if form == "proximal":
+        assert not any(part.any() for part in own)
+    else:
+        assert all((part == 0).any() for part in own)
+
+
+def test_a_users_own_constraint_still_acts():
+    limit = keras.constraints.MaxNorm(0.2)
+    model = one_layer(ISSRegularizer(0.01), kernel_constraint=limit)
+    model.get_layer("head").kernel.constraint = limit
+    model.layers[0].recurrent_regularizer.bind(model)
+    kernel, loop, _, head, _ = step(model)
+    for weight in (kernel, head):
+        assert np.linalg.norm(weight, axis=0).max() <= 0.2 + 1e-6
+    assert np.linalg.norm(loop, axis=0).max() > 0.2
+    assert (array(model.get_layer("r").cell.kernel.value) == kernel).all()
+
+
+@pytest.mark.parametrize("spec", [4, (4, 2)])
+def test_pulls_no_unit_of_a_layer_without_it(spec):
+    start = keras.Input((None, FEATURES))
+    regularizer = ISSRegularizer(1e3)
+    first = recurrent(spec, return_sequences=True, recurrent_regularizer=regularizer)
+    second, head = layers.LSTM(3), layers.Dense(2)
+    model = keras.Model(start, head(second(first(start))))
+    model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
+    regularizer.bind(model)
+    model.train_on_batch(X, Y)
+    assert not any(component(first, [second], u).any() for u in range(4))
+    _, loop, _ = second.get_weights()
+    assert (loop != 0).all()
+    assert (head.get_weights()[0] != 0).all()

@@ -1,0 +1,207 @@
+"""Lengths of embedding vectors against the listing of the paper's own code (B1)."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from keras_sparse_rnn import TieredEmbedding
+from keras_sparse_rnn.layers import tiers
+
+
+def weights(blocks):
+    return sum(rows * width for rows, width in blocks)
+
+
+@pytest.mark.parametrize(
+    ("density", "rows"),
+    [
+        (0.5, [10000, 8316, 6916, 5751, 4783, 3978, 3309, 2752, 2289, 1906]),
+        (1 / 3, [10000, 7097, 5037, 3574, 2537, 1800, 1278, 907, 644, 459]),
+    ],
+)
+def test_rows_of_the_language_model_are_those_of_the_paper(density, rows):
+    blocks = tiers.blocks_from_density(10_000, 400, density, 10)
+    assert blocks == [(n, 40) for n in rows]
+
+
+@pytest.mark.parametrize(
+    ("density", "last"), [(0.5, 8648), (0.25, 673), (0.2, 192), (0.15, 22), (0.1, 1)]
+)
+def test_last_rows_of_the_tagger_are_those_of_the_paper(density, last):
+    blocks = tiers.blocks_from_density(43_815, 20, density, 20)
+    assert [width for _, width in blocks] == [1] * 20
+    assert blocks[-1][0] == last
+
+
+@pytest.mark.parametrize(
+    ("shape", "density", "expected"),
+    [
+        ((10_000, 400, 10), 0.5, 2_000_000),
+        ((43_815, 20, 20), 0.25, 219_075),
+        ((43_815, 20, 20), 0.1, 87_630),
+        ((43_815, 20, 1), 1.0, 876_300),
+    ],
+)
+def test_numbers_of_weights_are_those_of_the_paper(shape, density, expected):
+    size, width, blocks = shape
+    assert weights(tiers.blocks_from_density(size, width, density, blocks)) == expected
+    layer = TieredEmbedding(
+        size, width, density, blocks, embeddings_initializer="zeros"
+    )
+    layer.build()
+    assert layer.count_params() == expected
+
+
+def test_a_quarter_of_the_taggers_words_have_one_feature():
+    found = tiers.tiers_from_blocks(tiers.blocks_from_density(43_815, 20, 0.2, 20))
+    one = sum(size for size, width in found if width == 1)
+    ten = sum(size for size, width in found if width >= 10)
+    assert one / 43_815 == pytest.approx(0.25, abs=0.005)
+    assert ten / 43_815 == pytest.approx(0.076, abs=0.0005)
+
+
+@pytest.mark.parametrize(
+    ("density", "blocks", "alpha"),
+    [(0.5, 10, 0.832), (0.5, 20, 0.918), (0.25, 20, 0.8025), (0.2, 20, 0.7508)],
+)
+def test_reduction_factor_is_that_of_the_paper(density, blocks, alpha):
+    assert tiers.reduction_factor(density, blocks) == pytest.approx(alpha, abs=5e-4)
+
+
+def tables():
+    """`(input_dim, output_dim, density, blocks)` that must be accepted."""
+    return st.tuples(st.integers(1, 400), st.integers(2, 40)).flatmap(
+        lambda shape: st.integers(2, shape[1]).flatmap(
+            lambda blocks: st.tuples(
+                st.just(shape[0]),
+                st.just(shape[1]),
+                st.floats(1 / blocks, 1),
+                st.just(blocks),
+            )
+        )
+    )
+
+
+@given(tables())
+@settings(max_examples=300)
+def test_blocks_fall_and_keep_the_budget(table):
+    input_dim, output_dim, density, blocks = table
+    found = tiers.blocks_from_density(input_dim, output_dim, density, blocks)
+    rows = [n for n, _ in found]
+    assert rows[0] == input_dim
+    assert rows == sorted(rows, reverse=True)
+    assert min(rows) >= 1
+    assert sum(width for _, width in found) <= output_dim
+    # The paper's code rounds the last block's rows, and no block's to a fraction.
+    widest = max(width for _, width in found)
+    budget = density * input_dim * output_dim
+    first = input_dim * found[0][1]
+    assert weights(found) <= max(budget, first) + widest
+
+
+@given(tables())
+@settings(max_examples=200)
+def test_tiers_are_the_same_table_as_blocks(table):
+    input_dim, output_dim, density, blocks = table
+    found = tiers.blocks_from_density(input_dim, output_dim, density, blocks)
+    ranks = tiers.tiers_from_blocks(found)
+    lengths = [width for size, width in ranks for _ in range(size)]
+    assert lengths == [
+        sum(width for rows, width in found if rank < rows) for rank in range(input_dim)
+    ]
+    assert weights(tiers.blocks_from_tiers(ranks, input_dim, output_dim)) == sum(
+        lengths
+    )
+
+
+@st.composite
+def falling_tiers(draw):
+    widths = draw(st.lists(st.integers(1, 60), min_size=1, max_size=6, unique=True))
+    widths.sort(reverse=True)
+    return [(draw(st.integers(1, 50)), width) for width in widths]
+
+
+@given(falling_tiers())
+@settings(max_examples=200)
+def test_tiers_and_blocks_are_inverse(given_tiers):
+    size = sum(n for n, _ in given_tiers)
+    blocks = tiers.blocks_from_tiers(given_tiers, size, 60)
+    assert tiers.tiers_from_blocks(blocks) == given_tiers
+    assert weights(blocks) == sum(n * width for n, width in given_tiers)
+
+
+@st.composite
+def counted(draw):
+    counts = draw(st.lists(st.integers(0, 10_000), min_size=1, max_size=80))
+    output_dim = draw(st.integers(1, 32))
+    blocks = draw(st.integers(1, 12))
+    least = (output_dim // min(blocks, output_dim)) / output_dim
+    density = draw(st.floats(least, 1))
+    return sorted(counts, reverse=True), output_dim, density, blocks
+
+
+@given(counted())
+@settings(max_examples=150)
+def test_tiers_from_counts_fall_within_the_budget(arguments):
+    counts, output_dim, density, blocks = arguments
+    found = tiers.tiers_from_counts(counts, output_dim, density, blocks)
+    widths = [width for _, width in found]
+    assert sum(size for size, _ in found) == len(counts)
+    assert widths == sorted(set(widths), reverse=True)
+    assert widths[0] <= output_dim
+    used = sum(size * width for size, width in found)
+    assert used <= density * len(counts) * output_dim + 1e-6
+
+
+def test_words_of_one_count_get_one_length():
+    counts = [900] * 3 + [100] * 20 + [1] * 77
+    found = tiers.tiers_from_counts(counts, 40, 0.25)
+    ends = [sum(size for size, _ in found[: i + 1]) for i in range(len(found))]
+    assert set(ends) <= {3, 23, 100}
+
+
+def test_counts_use_the_whole_budget_where_the_steps_allow():
+    counts = [round(1e6 / rank) for rank in range(1, 2001)]
+    found = tiers.tiers_from_counts(counts, 64, 0.3)
+    used = sum(size * width for size, width in found) / (2000 * 64)
+    assert 0.29 < used <= 0.3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"density": 0.0}, "density=0.0"),
+        ({"density": 1.2}, "density=1.2"),
+        ({"density": float("nan")}, "density=nan"),
+        ({"density": "half"}, "density='half'"),
+        ({"density": 0.1, "blocks": 5}, "density=0.1, blocks=5"),
+        ({"density": 0.5, "blocks": 1}, "blocks=1"),
+        ({"density": 0.5, "blocks": 0}, "blocks=0"),
+        ({"density": 0.01}, "Raise `density`"),
+        ({}, "Received none"),
+        ({"blocks": 3}, "Received none"),
+        ({"tiers": [(10, 8)], "density": 0.5}, "density=0.5"),
+        ({"tiers": [(10, 8)], "counts": [1] * 10}, "given"),
+        ({"tiers": [(9, 8)]}, "hold 9 ids"),
+        ({"tiers": [(5, 4), (5, 8)]}, "narrower"),
+        ({"tiers": [(5, 4), (5, 4)]}, "narrower"),
+        ({"tiers": [(10, 9)]}, "exceed `output_dim`"),
+        ({"tiers": [(10, 0)]}, "positive"),
+        ({"tiers": [(10, 8, 1)]}, "pair"),
+        ({"tiers": []}, "Received"),
+        ({"counts": [1] * 9, "density": 0.5}, "9 counts for input_dim=10"),
+        ({"counts": [1, 2] * 5, "density": 0.5}, r"counts\[1\]=2"),
+        ({"counts": [-1] * 10, "density": 0.5}, "non-negative"),
+        ({"counts": [1] * 10, "density": 0.05}, "Raise `density`"),
+        ({"counts": [1] * 10}, "Received none"),
+    ],
+)
+def test_impossible_lengths_are_named(arguments, match):
+    with pytest.raises(ValueError, match=match):
+        TieredEmbedding(10, 8, **arguments)
+
+
+@pytest.mark.parametrize(("input_dim", "output_dim"), [(0, 4), (4, 0), (4.0, 4)])
+def test_impossible_sizes_are_named(input_dim, output_dim):
+    with pytest.raises(ValueError, match="positive integer"):
+        TieredEmbedding(input_dim, output_dim, density=0.5)
