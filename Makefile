@@ -21,6 +21,13 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Random models, 500 for each property; SEED=… repeats a run.
+FUZZ_EXAMPLES ?= 500
+SEED ?= $(shell date +%s)
+fuzz: $(READY)
+	@echo "seed $(SEED)"
+	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest -q -m fuzz --hypothesis-seed=$(SEED)
+
 bench: $(READY)
 	$(BIN)/python benchmarks/grouped_lstm.py
 

@@ -241,7 +241,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--dense-units", type=int, default=160)
     parser.add_argument("--sparse-units", type=int, default=256, help="at the start")
     parser.add_argument("--dropout", type=float, default=0.3)
-    parser.add_argument("--keep", type=float, default=0.3, help="share of units")
+    parser.add_argument("--keep", type=float, default=0.27, help="share of units")
     parser.add_argument("--window", type=int, default=32, help="words in a sequence")
     parser.add_argument("--batch", type=int, default=20)
     parser.add_argument("--most-words", type=int, default=20_000, help="vocabulary")

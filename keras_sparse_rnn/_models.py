@@ -51,6 +51,11 @@ def is_graph(layer: Any) -> bool:
     )
 
 
+def is_functional(layer: Any) -> bool:
+    """Whether `layer` is a Functional model; a Sequential one is not."""
+    return isinstance(layer, _functional_class())
+
+
 def layers_of(layer: Any) -> Iterator[Any]:
     """`layer` and every layer in it: in models, in wrappers, in stacked cells."""
     yield layer

@@ -1,11 +1,21 @@
 """What all tests share: the same random numbers in every run."""
 
+import os
+
 import hypothesis
 import keras
 import pytest
 
+FUZZ_EXAMPLES = os.environ.get("FUZZ_EXAMPLES")
+# `make test` draws the same few models every time, `make fuzz` as many new ones as
+# it is told to.
 hypothesis.settings.register_profile(
-    "deterministic", deadline=None, derandomize=True, database=None
+    "deterministic",
+    deadline=None,
+    derandomize=FUZZ_EXAMPLES is None,
+    database=None,
+    max_examples=int(FUZZ_EXAMPLES or 15),
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("deterministic")
 

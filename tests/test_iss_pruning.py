@@ -423,7 +423,8 @@ def test_impossible_arguments_are_named(arguments, match):
 
 def test_one_unit_of_every_group_outlives_any_share():
     model, pruning = chain((6, 3), (6, 2)), ISSPruning(0.05, layer_floor=0.0)
-    train(model, pruning)
+    with pytest.warns(UserWarning, match="5 units, not the 1 asked for.*every group"):
+        train(model, pruning)
     small = pruning.pruned_model
     assert all(min(layer.group_sizes) >= 1 for layer, _ in recurrent_of(small))
     assert sum(units_of(small)) == 5
@@ -464,7 +465,8 @@ def test_training_that_stops_early_gives_what_there_is():
 
     model, pruning = chain(8), ISSPruning(0.25, total_steps=20)
     model.compile("adam", "mse", jit_compile=False)
-    model.fit(X, Y, 4, epochs=5, verbose=0, callbacks=[pruning, Stop()])
+    with pytest.warns(UserWarning, match="training ended before the schedule"):
+        model.fit(X, Y, 4, epochs=5, verbose=0, callbacks=[pruning, Stop()])
     (left,) = units_of(pruning.pruned_model)
     assert 2 <= left < 8
     np.testing.assert_allclose(
@@ -474,20 +476,53 @@ def test_training_that_stops_early_gives_what_there_is():
     )
 
 
-def test_early_stopping_that_restores_weights_of_before_is_no_error():
+def test_early_stopping_listed_first_that_restores_weights_of_before_is_told():
     model, pruning = chain(8), ISSPruning(0.25)
     model.compile("adam", "mse", jit_compile=False)
     stop = keras.callbacks.EarlyStopping(
         "val_loss", mode="max", patience=1, restore_best_weights=True
     )
-    model.fit(
-        X, Y, 4, epochs=5, verbose=0, callbacks=[stop, pruning], validation_data=(X, Y)
-    )
+    both = {"callbacks": [stop, pruning], "validation_data": (X, Y)}
+    with pytest.warns(UserWarning) as caught:
+        model.fit(X, Y, 4, epochs=5, verbose=0, **both)
+    assert any("put back weights" in str(warning.message) for warning in caught)
     np.testing.assert_allclose(
         pruning.pruned_model.predict(X, verbose=0),
         model.predict(X, verbose=0),
         atol=1e-5,
     )
+
+
+def test_early_stopping_listed_last_leaves_the_pruned_model_alone():
+    model, pruning = chain(8), ISSPruning(0.25)
+    model.compile("adam", "mse", jit_compile=False)
+    stop = keras.callbacks.EarlyStopping(
+        "val_loss", mode="max", patience=9, restore_best_weights=True
+    )
+    both = {"callbacks": [pruning, stop], "validation_data": (X, Y)}
+    history = model.fit(X, Y, 4, epochs=5, verbose=0, **both).history
+    small = pruning.pruned_model
+    assert units_of(small) == [2]
+    loss = small.evaluate(X, Y, verbose=0)
+    assert loss == pytest.approx(history["val_loss"][-1], rel=1e-5)
+
+
+def test_frozen_weights_are_left_alone_with_the_reason():
+    model, pruning = chain(6, 5), ISSPruning(0.5)
+    model.get_layer("head").trainable = False
+    head = model.get_layer("head").get_weights()
+    train(model, pruning)
+    assert units_of(pruning.pruned_model) == [3, 5]
+    assert "frozen" in pruning.report.left_alone["r1"]
+    for ours, theirs in zip(model.get_layer("head").get_weights(), head, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_lora_on_a_reader_is_refused_before_training():
+    model = chain(6)
+    model.get_layer("head").enable_lora(2)
+    with pytest.raises(ValueError, match="'head'.*LoRA"):
+        train(model, ISSPruning(0.5))
 
 
 def test_validation_sees_the_masked_model():

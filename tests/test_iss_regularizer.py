@@ -494,3 +494,30 @@ def test_pulls_no_unit_of_a_layer_without_it(spec):
     _, loop, _ = second.get_weights()
     assert (loop != 0).all()
     assert (head.get_weights()[0] != 0).all()
+
+
+def test_proximal_pull_is_that_of_the_optimizer_of_now():
+    regularizer = ISSRegularizer(50.0)
+    model = chain(4, recurrent_regularizer=regularizer)
+    model.compile(keras.optimizers.SGD(1.0), "mse", jit_compile=False)
+    regularizer.bind(model)
+    model.compile(keras.optimizers.SGD(0.0), "mse", jit_compile=False)
+    before = model.get_weights()
+    model.fit(inputs(), np.zeros((3, 2), "float32"), verbose=0)
+    for ours, theirs in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_accumulated_gradients_pull_once():
+    norms_after = []
+    for steps in (None, 4):
+        keras.utils.set_random_seed(0)
+        regularizer = ISSRegularizer(0.05)
+        model = chain(4, recurrent_regularizer=regularizer)
+        optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=steps)
+        model.compile(optimizer, "mse", jit_compile=False)
+        regularizer.bind(model)
+        x = np.tile(inputs(4), (steps or 1, 1, 1))
+        model.fit(x, np.zeros((len(x), 2), "float32"), batch_size=4, verbose=0)
+        norms_after.append(np.abs(model.get_layer("r0").get_weights()[1]).sum())
+    assert norms_after[0] == pytest.approx(norms_after[1], rel=1e-3)

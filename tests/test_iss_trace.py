@@ -195,11 +195,12 @@ def test_nested_model_in_the_middle(outer, inner):
 
 @pytest.mark.parametrize("outer", ["Sequential", "Functional"])
 @pytest.mark.parametrize("inner", ["Sequential", "Functional"])
-def test_nested_model_that_reads_units(outer, inner):
+def test_nested_model_that_reads_units_is_refused_by_name(outer, inner):
     first = layers.LSTM(FEATURES, return_sequences=True, name="r")
     second, head = layers.LSTM(4, name="s"), layers.Dense(2)
     model = nested(outer, first, nested(inner, second, head))
-    agree(model, [(first, [second], [2]), (second, [head], [0, 1])])
+    with pytest.raises(ValueError, match=r"'r' into the nested model .* `ignore`"):
+        shrink(model)
 
 
 def test_layers_of_two_nested_models_may_have_the_same_name():

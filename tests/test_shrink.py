@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from chains import FEATURES, TIME, array, chain, inputs, kill, recurrent, recurrent_of
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from keras import layers, ops
 
@@ -46,8 +46,8 @@ def dead_chains(draw):
     return specs, dead, draw(st.booleans())
 
 
+@pytest.mark.fuzz
 @given(dead_chains())
-@settings(max_examples=15)
 def test_shrunk_equals_masked_for_any_chain(drawn):
     specs, dead, columns = drawn
     model = chain(*specs)
@@ -214,14 +214,23 @@ def test_several_outputs_with_losses_of_their_own():
     )
 
 
-def test_what_can_not_be_compiled_again_is_an_error_that_says_what_to_do():
+def test_losses_and_metrics_of_ones_own_go_along():
+    class OwnLoss(keras.losses.Loss):
+        def call(self, y_true, y_pred):
+            return ops.mean(ops.abs(y_true - y_pred), axis=-1)
+
     def own_metric(y_true, y_pred):
-        return ops.mean(y_true - y_pred)
+        return ops.mean(y_true - y_pred, axis=-1)
 
     model = masked(4, dead=[[1]])
-    model.compile("sgd", "mse", metrics=[own_metric])
-    with pytest.raises(ValueError, match="register_keras_serializable"):
-        shrink(model)
+    metrics = [own_metric, "mae", keras.metrics.MeanSquaredError(name="squares")]
+    model.compile("sgd", OwnLoss(), metrics=metrics, run_eagerly=True)
+    small = shrink(model)
+    assert small.evaluate(inputs(), TARGETS, verbose=0) == pytest.approx(
+        model.evaluate(inputs(), TARGETS, verbose=0), rel=1e-5
+    )
+    # A metric adds up: the two models must not share one.
+    assert not {id(m) for m in small.metrics} & {id(m) for m in model.metrics}
 
 
 @pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`")

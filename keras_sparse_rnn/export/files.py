@@ -44,6 +44,7 @@ def new_file(path: Path) -> Iterator[Path]:
     Raises:
         ValueError: If nothing can be written at `path`.
     """
+    path = path.resolve()  # A link is written through, not replaced.
     _check_parent(path)
     if path.is_dir():
         raise ValueError(
@@ -77,6 +78,7 @@ def new_directory(path: Path, marker: str) -> Iterator[Path]:
     Raises:
         ValueError: If nothing can be written at `path`, or something else is there.
     """
+    path = path.resolve()
     _check_parent(path)
     if path.exists() and not (
         path.is_dir() and ((path / marker).exists() or not any(path.iterdir()))

@@ -1,6 +1,7 @@
 """A callback that removes hidden units on a schedule, towards a target."""
 
 import math
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -8,12 +9,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sparse_rnn._models import layers_of
 from keras_sparse_rnn.iss import after_step
 from keras_sparse_rnn.iss.components import Part, kept_along, protect
 from keras_sparse_rnn.iss.regularizer import held
 from keras_sparse_rnn.iss.report import LayerReport, PruningReport
-from keras_sparse_rnn.iss.shrink import shrink
+from keras_sparse_rnn.iss.shrink import rehearse, shrink
 from keras_sparse_rnn.iss.trace import Plan, trace
 
 
@@ -51,6 +51,11 @@ class ISSPruning(keras.callbacks.Callback):
         pruned_model: After `fit`, the rebuilt, compiled model. Train it on, save it,
             export it. Do not train the old one on: nothing masks it any more.
         report: A `PruningReport`; `print(report)` is a table.
+
+    Callbacks that put back other weights when training ends, such as `EarlyStopping`
+    with `restore_best_weights`, belong behind this one in the list: `pruned_model` is
+    made of the last weights, and the old model may then get whatever they want. If
+    `fit` was interrupted, `on_train_end()` takes the masks away and rebuilds.
 
     Raises:
         ValueError: When training starts, if an argument is invalid, the model can't
@@ -122,6 +127,14 @@ class ISSPruning(keras.callbacks.Callback):
         self.pruned_model = None
         self.report = None
         self._plan = plan = trace(model, self.ignore)
+        for family in plan.prunable:
+            frozen = [
+                plan.variables[part.variable].path
+                for part in family.parts
+                if not plan.variables[part.variable].trainable
+            ]
+            if frozen:
+                family.reason = f"'{frozen[0]}', which belongs to its units, is frozen"
         if not plan.prunable:
             raise ValueError(
                 f"Model '{model.name}' has no units that may be pruned. "
@@ -136,7 +149,7 @@ class ISSPruning(keras.callbacks.Callback):
             self._regularizers[0].bind(model, plan=plan)
         # What can go wrong when the model is rebuilt goes wrong now, not after hours
         # of training.
-        shrink(model, self.ignore)
+        rehearse(model, plan)
         self._steps_before = 0
         self._steps_in_epoch = 0
         self._first_epoch: int | None = None
@@ -188,7 +201,22 @@ class ISSPruning(keras.callbacks.Callback):
         plan = self._plan
         model = self.model
         assert plan is not None
+        values = plan.values()
+        families = zip(plan.prunable, self._masks, strict=True)
+        came_back = any(
+            np.any((ops.convert_to_numpy(mask.value) == 0) & ~family.dead(values))
+            for family, mask in families
+        )
         # Averaged weights, which Keras may just have swapped in, remember the dead.
+        inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+        if came_back and not getattr(inner, "use_ema", False):
+            warnings.warn(
+                "Another callback has put back weights from before units were removed; "
+                "they are masked now, but were never trained without those units. List "
+                "ISSPruning before callbacks such as "
+                "EarlyStopping(restore_best_weights=True).",
+                stacklevel=2,
+            )
         self._write_masks()
         for variable in plan.variables:
             after_step.detach(variable, "mask")
@@ -204,6 +232,19 @@ class ISSPruning(keras.callbacks.Callback):
             self.keep,
             self._total or 0,
         )
+        if self.report.after > self.report.target:
+            reason = (
+                "one unit of every group and window, and `layer_floor` of every layer, "
+                "stay: use fewer groups or a lower floor"
+                if self._done == self.updates
+                else "training ended before the schedule did: train longer, lower "
+                "`end`, or set `total_steps` to the steps there are"
+            )
+            warnings.warn(
+                f"ISSPruning leaves {self.report.after} units, not the "
+                f"{self.report.target} asked for, since {reason}.",
+                stacklevel=2,
+            )
         self.pruned_model = shrink(model, self.ignore)
         self._masks = []
         if self.verbose:
@@ -289,14 +330,9 @@ class ISSPruning(keras.callbacks.Callback):
                 living = ops.convert_to_numpy(self._masks[number].value) > 0
                 value = np.where(part.along_axis(kept_along(part, living)), value, 0)
             variable.assign(value)
-        masks = {
-            family.layer: mask
-            for family, mask in zip(plan.prunable, self._masks, strict=True)
-        }
-        for layer in layers_of(self.model):
-            if layer.name in masks and layer.stateful and layer.states:
-                for state in layer.states:
-                    state.assign(state * masks[layer.name])
+        for layer, mask in zip(plan.prunable_layers, self._masks, strict=True):
+            for state in (layer.states or []) if layer.stateful else []:
+                state.assign(state * mask)
 
     def _parts_by_variable(self) -> dict[int, list[tuple[int, Part]]]:
         """For each variable, the number of a prunable family and its part in it."""

@@ -1,6 +1,6 @@
 """Group lasso over whole components, as a Keras regularizer."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -35,6 +35,9 @@ class ISSRegularizer(keras.regularizers.Regularizer):
       unit sends to itself count twice, as in the paper's sum. With Adam, whose steps
       are larger than the threshold, units collapse without becoming exactly zero;
       use SGD.
+
+    Unbound, it raises as soon as a loss is computed. A custom loop that never reads
+    `model.losses` computes none, and must not forget `bind`.
 
     The strength is relative to Keras's mean loss. The paper's is relative to a sum
     over 35 time steps: divide it by 35. It means something else for every optimizer
@@ -130,7 +133,6 @@ class ISSRegularizer(keras.regularizers.Regularizer):
         """
         if plan is None:
             plan = trace(model)
-        optimizer = optimizer or getattr(model, "optimizer", None)
         found = held(model)
         if not found:
             raise ValueError(
@@ -142,16 +144,21 @@ class ISSRegularizer(keras.regularizers.Regularizer):
             for variable, regularizer in found
         ]
         for _, regularizer, _ in ties:
-            if regularizer.form == "proximal" and optimizer is None:
+            if regularizer.form == "proximal" and not (
+                optimizer or getattr(model, "optimizer", None)
+            ):
                 raise ValueError(
                     "The proximal form needs the learning rate. Compile the model, or "
                     "pass `bind(model, optimizer=…)`."
                 )
         for variable, regularizer, components in ties:
-            regularizer._tie(variable, components, optimizer)
+            # Found anew at each trace: the model may be compiled again.
+            regularizer._tie(variable, components, lambda: optimizer or model.optimizer)
         after_step.retrace(model)
 
-    def _tie(self, variable: Any, components: "_Components", optimizer: Any) -> None:
+    def _tie(
+        self, variable: Any, components: "_Components", optimizer: Callable[[], Any]
+    ) -> None:
         variable.regularizer = _Bound(self, components)
         self.active = True
         if self.form == "proximal":
@@ -159,7 +166,11 @@ class ISSRegularizer(keras.regularizers.Regularizer):
             def shrink(w: Any, value: Any) -> Any:
                 if not self.active:
                     return value
-                rate = ops.cast(optimizer.learning_rate, "float32")
+                found = optimizer()
+                rate = ops.cast(found.learning_rate, "float32")
+                # Keras calls this after every gradient, also those it only collects.
+                inner = getattr(found, "inner_optimizer", found)
+                rate = rate / (inner.gradient_accumulation_steps or 1)
                 pull = ops.multiply(rate, self.strengths(components.family))
                 return components.proximal_step(w, value, pull)
 

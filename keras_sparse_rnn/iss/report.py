@@ -62,6 +62,11 @@ class PruningReport:
         """Units that live, all layers."""
         return sum(layer.after for layer in self.layers)
 
+    @property
+    def target(self) -> int:
+        """Units that should have been left."""
+        return max(1, round((1.0 if self.keep is None else self.keep) * self.before))
+
     def __str__(self) -> str:
         width = max([len(layer.layer) for layer in self.layers] + [5])
         lines = [f"{'layer':<{width}}  {'units':>7}  {'left':>7}  {'share':>6}  groups"]

@@ -40,13 +40,17 @@ class Rule:
         """
         raise NotImplementedError
 
-    def resize(self, layer: Any, config: dict[str, Any], kept: Kept) -> dict[str, Any]:
+    def resize(
+        self, layer: Any, config: dict[str, Any], kept: Kept, inputs: Any
+    ) -> dict[str, Any]:
         """The configuration of the layer once units are gone.
 
         Args:
             layer: The layer.
             config: Its present configuration.
             kept: `kept(variable, axis)` tells which indices stay.
+            inputs: Which of the features that come in stay, a boolean array; `None`
+                if none of them is a unit.
         """
         return config
 
@@ -88,14 +92,23 @@ def follow(
     layer: Any, inputs: list[Any], extra: list[Any], tracer: trace.Tracer
 ) -> list[Any]:
     """Follows features through one call of a layer; see `Rule.follow`."""
-    if is_graph(layer):
+    if is_graph(layer) and all(features is None for features in inputs):
         return trace.walk(layer, inputs, tracer)
     rule = rule_of(layer)
     if rule is not None:
+        if inputs and inputs[0] is not None:
+            tracer.plan.incoming[id(layer)] = inputs[0]
         return rule.follow(layer, inputs, extra, tracer)
     carrying = [features for features in inputs + extra if features is not None]
     if carrying:
         names = ", ".join(tracer.names(features) for features in carrying)
+        if is_graph(layer):
+            raise ValueError(
+                f"Pruning can't follow the units of {names} into the nested model "
+                f"'{layer.name}', whose Input has a fixed number of features. Name "
+                "those recurrent layers in `ignore` to leave them alone, or put the "
+                "layers of the nested model into the outer one."
+            )
         raise ValueError(
             f"Pruning can't follow the units of {names} through '{layer.name}' "
             f"(a {type(layer).__name__}): it has no rule for that layer. Name those "
@@ -150,6 +163,13 @@ class _Activation(_Elementwise):
 @register_rule(keras.layers.Dense)
 class _Dense(Rule):
     def follow(self, layer, inputs, extra, tracer):
+        if inputs[0] is not None and (layer.lora_enabled or layer.quantization_mode):
+            raise ValueError(
+                f"Layer '{layer.name}', which reads the units of "
+                f"{tracer.names(inputs[0])}, holds LoRA or quantized weights; pruning "
+                "needs plain ones. Prune first, or name those recurrent layers in "
+                "`ignore`."
+            )
         tracer.read(layer, layer.kernel, 0, inputs[0])
         return [None]
 
@@ -182,26 +202,26 @@ class _Recurrent(Rule):
 
     def follow(self, layer, inputs, extra, tracer):
         groups = self.groups(layer)
-        features, *states = inputs
+        (features,) = inputs
         for cell, window, _ in groups:
             seen = None if features is None else features[window]
             tracer.read(layer, cell.kernel, 0, seen)
             tracer.require_one(seen)
-        for state in [*states, *extra]:
+        for state in extra:
             if state is not None:
                 raise ValueError(
                     f"Layer '{layer.name}' starts from the units of "
                     f"{tracer.names(state)}; pruning can't tie two layers by their "
                     "states. Name both layers in `ignore`."
                 )
-        if any(f.layer == layer.name for f in tracer.plan.families):
+        if any(known is layer for known in tracer.plan.layers):
             raise ValueError(
                 f"Layer '{layer.name}' is called more than once; pruning can't "
                 "follow a shared recurrent layer. Name it in `ignore`."
             )
         family = tracer.new_family(layer, [segment for _, _, segment in groups])
         if family is not None:
-            if states or extra:
+            if extra:
                 family.reason = "its initial state comes from outside"
             for cell, _, (begin, end) in groups:
                 self._own(cell, begin, end, family, tracer)
@@ -225,7 +245,9 @@ class _LSTM(_Recurrent):
     def groups(self, layer: Any) -> list[tuple[Any, Any, tuple[int, int]]]:
         return [(layer.cell, slice(None), (0, layer.units))]
 
-    def resize(self, layer: Any, config: dict[str, Any], kept: Kept) -> dict[str, Any]:
+    def resize(
+        self, layer: Any, config: dict[str, Any], kept: Kept, inputs: Any
+    ) -> dict[str, Any]:
         units = int(kept(layer.cell.recurrent_kernel, 0).sum())
         return {**config, "units": units}
 
@@ -243,13 +265,13 @@ class _GroupedLSTM(_Recurrent):
             )
         ]
 
-    def resize(self, layer: Any, config: dict[str, Any], kept: Kept) -> dict[str, Any]:
+    def resize(
+        self, layer: Any, config: dict[str, Any], kept: Kept, inputs: Any
+    ) -> dict[str, Any]:
         cells, windows = layer.cell.cells, layer.input_segments
         sizes = [int(kept(cell.recurrent_kernel, 0).sum()) for cell in cells]
-        # Windows may overlap, and together they cover every input.
-        inputs = np.ones(max(end for _, end in windows), bool)
-        for cell, (begin, end) in zip(cells, windows, strict=True):
-            inputs[begin:end] = kept(cell.kernel, 0)
+        if inputs is None:
+            inputs = np.ones(max(end for _, end in windows), bool)
         moved = np.concatenate([[0], np.cumsum(inputs)])
         if sizes == layer.group_sizes and inputs.all():
             return config

@@ -1,6 +1,6 @@
 """The smaller model, and the optimizer state that goes with it."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,7 +34,8 @@ def shrink(model: Any, ignore: Iterable[str] = ()) -> Any:
         their states. `model` itself is not changed.
 
     Raises:
-        ValueError: If units reach an operation that pruning can't follow.
+        ValueError: If units reach an operation that pruning can't follow, or an
+            optimizer or metric of your own can't be made again from its configuration.
 
     Example:
 
@@ -42,13 +43,66 @@ def shrink(model: Any, ignore: Iterable[str] = ()) -> Any:
     >>> small.save("small.keras")
     """
     plan = trace(model, ignore)
-    kept = kept_indices(plan)
+    values = plan.values()
+    return rebuild(model, plan, [~family.dead(values) for family in plan.prunable])
+
+
+def rehearse(model: Any, plan: Plan) -> None:
+    """Rebuilds a model as if some units were dead, so that errors come early.
+
+    Args:
+        model: The model.
+        plan: Its components.
+    """
+    alive = []
+    for family in plan.prunable:
+        living = np.ones(family.units, bool)
+        living[[begin for begin, _ in family.segments]] = False
+        alive.append(living)
+    rebuild(model, plan, alive)
+
+
+def rebuild(model: Any, plan: Plan, alive: Sequence[np.ndarray]) -> Any:
+    """A model with only some of its units.
+
+    Args:
+        model: The model.
+        plan: Its components.
+        alive: Which units of each of `plan.prunable` live.
+
+    Returns:
+        The new model, as `shrink` describes it.
+    """
+    living = with_protected(plan, alive)
+    kept = kept_indices(plan, living)
+    units = dict(zip(map(id, plan.prunable), living, strict=True))
+
+    def staying(features: Any) -> Any:
+        """Which of the features that come into a layer stay."""
+        if features is None:
+            return None
+        stay = np.ones(len(features.unit), bool)
+        for f in features.families:
+            if id(plan.families[f]) in units:
+                own = features.family == f
+                stay[own] = units[id(plan.families[f])][features.unit[own]]
+        return stay
 
     def clone(layer: Any) -> Any:
-        config = _without_regularizers(layer, layer.get_config())
+        if type(layer) is keras.layers.Lambda:
+            # Keras would not restore a lambda from a configuration.
+            return keras.layers.Lambda(
+                layer.function,
+                mask=layer.mask,
+                arguments=layer.arguments,
+                name=layer.name,
+                dtype=layer.dtype_policy,
+            )
+        config = _without_regularizers(layer, _unbuilt(layer.get_config()))
         rule = rules.rule_of(layer)
         if rule is not None:
-            config = rule.resize(layer, config, kept)
+            inputs = staying(plan.incoming.get(id(layer)))
+            config = rule.resize(layer, config, kept, inputs)
         return type(layer).from_config(config)
 
     with _compiled_later(model):
@@ -77,39 +131,64 @@ def _compiled_later(model: Any) -> Iterator[None]:
 def _fresh(argument: Any) -> Any:
     """An argument of `compile` for another model: what holds state is made anew."""
     stateful = (keras.optimizers.Optimizer, keras.metrics.Metric)
-    if isinstance(argument, stateful):
+    if not isinstance(argument, stateful):
+        return argument
+    try:
         return type(argument).from_config(argument.get_config())
-    return argument
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            "The smaller model can't be compiled like the old one: "
+            f"{type(argument).__name__} '{argument.name}' can't be made again from its "
+            "configuration. Give it a complete `get_config()`, and decorate your own "
+            "schedules and functions with "
+            f"`keras.saving.register_keras_serializable`. Keras says: {error}"
+        ) from error
 
 
-def kept_indices(plan: Plan) -> rules.Kept:
+def with_protected(plan: Plan, alive: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """`alive`, and one unit of every segment and window where all are dead.
+
+    Args:
+        plan: A model's components.
+        alive: Which units of each of `plan.prunable` live.
+    """
+    # Among units that are all dead it does not matter which one stays.
+    safe = protect(
+        [living.astype(float) for living in alive],
+        plan.prunable,
+        plan.prunable_windows(),
+        [1] * len(alive),
+    )
+    return [living | needed for living, needed in zip(alive, safe, strict=True)]
+
+
+def kept_indices(plan: Plan, alive: Sequence[np.ndarray]) -> rules.Kept:
     """Which indices of each variable stay, as `rules.Kept`.
 
     Args:
-        plan: A model's components; the weights decide which are dead.
+        plan: A model's components.
+        alive: Which units of each of `plan.prunable` stay.
     """
-    values = plan.values()
-    families = plan.prunable
-    alive = [~family.dead(values) for family in families]
-    # Among units that are all dead it does not matter which one stays.
-    safe = protect(
-        [mask.astype(float) for mask in alive],
-        families,
-        plan.prunable_windows(),
-        [1] * len(families),
-    )
     masks: dict[tuple[int, int], np.ndarray] = {}
-    for family, living, needed in zip(families, alive, safe, strict=True):
+    for family, living in zip(plan.prunable, alive, strict=True):
         for part in family.parts:
-            along = kept_along(part, living | needed)
             key = (id(plan.variables[part.variable]), part.axis)
-            masks[key] = masks.get(key, True) & along
+            masks[key] = masks.get(key, True) & kept_along(part, living)
 
     def kept(variable: Any, axis: int) -> np.ndarray:
         found = masks.get((id(variable), axis))
         return np.ones(variable.shape[axis], bool) if found is None else found
 
     return kept
+
+
+def _unbuilt(config: Any) -> Any:
+    """A configuration without the shapes that layers inside it were built on."""
+    if isinstance(config, dict):
+        return {k: _unbuilt(v) for k, v in config.items() if k != "build_config"}
+    if isinstance(config, list):
+        return [_unbuilt(value) for value in config]
+    return config
 
 
 def _without_regularizers(layer: Any, config: dict[str, Any]) -> dict[str, Any]:
@@ -170,27 +249,34 @@ def _copy_states(model: Any, small: Any, kept: rules.Kept) -> None:
 
 def _copy_optimizer(model: Any, optimizer: Any, kept: rules.Kept) -> None:
     """Carries over what the optimizer remembers of each weight that stays."""
-    references = {v.path.replace("/", "_"): v for v in model.trainable_variables}
-    for old, new in zip(model.optimizer.variables, optimizer.variables, strict=True):
+    weights: dict[str, list[Any]] = {}
+    for variable in model.weights:
+        weights.setdefault(variable.path.replace("/", "_"), []).append(variable)
+    olds = _numbered(model.optimizer.variables)
+    for (name, number), new in _numbered(optimizer.variables).items():
+        old = olds.get((name, number))
+        if old is None:
+            continue  # Not trained before.
         value = keras.ops.convert_to_numpy(old.value)
-        reference = _reference(old, references)
-        if reference is not None:
-            value = _sliced(reference, value, kept)
+        # Keras names each slot after its variable.
+        owners = [path for path in weights if name.startswith(f"{path}_")]
+        if owners:
+            same_path = weights[max(owners, key=len)]
+            owner = same_path[min(number, len(same_path) - 1)]
+            if tuple(owner.shape) == tuple(value.shape):
+                value = _sliced(owner, value, kept)
         if tuple(value.shape) == tuple(new.shape):
             new.assign(value)
         # What is left has a shape of its own (a factored moment, say): it starts
         # anew, as it did when training began.
 
 
-def _reference(slot: Any, references: Mapping[str, Any]) -> Any:
-    """The model's variable that an optimizer's variable goes with, if any.
-
-    Keras names each after its variable.
-    """
-    names = [
-        name
-        for name, variable in references.items()
-        if slot.name.startswith(f"{name}_")
-        and tuple(slot.shape) == tuple(variable.shape)
-    ]
-    return references[max(names, key=len)] if names else None
+def _numbered(variables: Iterable[Any]) -> dict[tuple[str, int], Any]:
+    """Variables by name, those of one name told apart by their order."""
+    counts: dict[str, int] = {}
+    found = {}
+    for variable in variables:
+        number = counts.get(variable.name, 0)
+        counts[variable.name] = number + 1
+        found[variable.name, number] = variable
+    return found

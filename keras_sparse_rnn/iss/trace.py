@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sparse_rnn._models import is_graph, layers_of
+from keras_sparse_rnn._models import is_functional, is_graph, layers_of
 from keras_sparse_rnn.iss.components import Family, Part, Role
 
 
@@ -43,20 +43,31 @@ class Plan:
 
     Attributes:
         families: The components of each recurrent layer that has a rule.
+        layers: The layer of each family.
         variables: The variables that parts refer to by index.
         windows: Sets of `(family, unit)` of which one at least must live.
+        incoming: For each layer, by its `id`, the features that come in, if any of
+            them is a unit.
         skipped: Recurrent layers without components, with the reason.
     """
 
     families: list[Family] = field(default_factory=list)
+    layers: list[Any] = field(default_factory=list)
     variables: list[Any] = field(default_factory=list)
     windows: list[list[tuple[int, int]]] = field(default_factory=list)
+    incoming: dict[int, "Features"] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
 
     @property
     def prunable(self) -> list[Family]:
         """The families whose units can be removed."""
         return [family for family in self.families if family.reason is None]
+
+    @property
+    def prunable_layers(self) -> list[Any]:
+        """The layers of `prunable`."""
+        pairs = zip(self.families, self.layers, strict=True)
+        return [layer for family, layer in pairs if family.reason is None]
 
     @property
     def left_alone(self) -> dict[str, str]:
@@ -105,6 +116,7 @@ class Tracer:
             return None
         family = Family(layer.name, segments[-1][1], [(b, e) for b, e in segments])
         self.plan.families.append(family)
+        self.plan.layers.append(layer)
         return family
 
     def own(
@@ -234,7 +246,7 @@ def walk(model: Any, inputs: Sequence[Any] | None, tracer: Tracer) -> list[Any]:
         known[key] = inputs[number] if inputs else None
     # Every tensor that some call or output takes; outputs of a call beyond those
     # that its rule speaks of carry no units.
-    taken = _tensor_keys(config["output_layers"])
+    taken: list[tuple[str, int, int]] = []
     waiting = []
     for entry in config["layers"]:
         for index, node in enumerate(entry["inbound_nodes"]):
@@ -244,10 +256,22 @@ def walk(model: Any, inputs: Sequence[Any] | None, tracer: Tracer) -> list[Any]:
             main, extra = _history(first), _history(others)
             waiting.append((entry["name"], index, main, extra))
             taken += main + extra
+    # Keras counts the nodes of a nested Functional model from 1 among the outputs,
+    # and from 0 among the arguments of calls.
+    outputs = [
+        (name, node - is_functional(operations[name]), tensor)
+        for name, node, tensor in _tensor_keys(config["output_layers"])
+    ]
+    taken += outputs
     while waiting:
         ready = [
             call for call in waiting if all(key in known for key in call[2] + call[3])
         ]
+        if not ready:
+            raise ValueError(
+                f"Pruning can't follow model '{model.name}': its configuration names "
+                f"tensors that no call makes, for {[call[0] for call in waiting]}."
+            )
         waiting = [call for call in waiting if call not in ready]
         for name, index, main, extra in ready:
             results = rules.follow(
@@ -261,7 +285,7 @@ def walk(model: Any, inputs: Sequence[Any] | None, tracer: Tracer) -> list[Any]:
             for key in taken:
                 if key[:2] == (name, index):
                     known.setdefault(key, None)
-    return [known[key] for key in _tensor_keys(config["output_layers"])]
+    return [known[key] for key in outputs]
 
 
 def _history(config: Any) -> list[tuple[str, int, int]]:

@@ -31,6 +31,14 @@ class GroupedLSTMCell(GroupedCell):
         return [cell.recurrent_activation(o) * cell.activation(c), c]
 
 
+def _of_first_group(name: str) -> property:
+    """A property that stock Keras has, and that all groups share."""
+    return property(
+        lambda layer: getattr(layer.cell.cells[0], name),
+        doc=f"`{name}` as given; of an initializer, that of the first group.",
+    )
+
+
 @keras.saving.register_keras_serializable("keras_sparse_rnn")
 class GroupedLSTM(GroupedRNN):
     """Several LSTMs side by side: an LSTM with a sparse structure fixed beforehand.
@@ -198,6 +206,20 @@ class GroupedLSTM(GroupedRNN):
         if self._cudnn_ok() and keras.backend.backend() == "tensorflow":
             # As stock Keras: cuDNN's operations can't be compiled by XLA.
             self.supports_jit = False
+
+    activation = _of_first_group("activation")
+    recurrent_activation = _of_first_group("recurrent_activation")
+    use_bias = _of_first_group("use_bias")
+    unit_forget_bias = _of_first_group("unit_forget_bias")
+    kernel_initializer = _of_first_group("kernel_initializer")
+    recurrent_initializer = _of_first_group("recurrent_initializer")
+    bias_initializer = _of_first_group("bias_initializer")
+    kernel_regularizer = _of_first_group("kernel_regularizer")
+    recurrent_regularizer = _of_first_group("recurrent_regularizer")
+    bias_regularizer = _of_first_group("bias_regularizer")
+    kernel_constraint = _of_first_group("kernel_constraint")
+    recurrent_constraint = _of_first_group("recurrent_constraint")
+    bias_constraint = _of_first_group("bias_constraint")
 
     def _cudnn_ok(self) -> bool:
         first = self.cell.cells[0]

@@ -42,7 +42,7 @@ class GroupedCell(keras.layers.Layer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self.units = units
+        self.units = units = segments.positive("units", units)
         self.group_sizes = segments.group_sizes(units, groups)
         self.group_segments = segments.output_segments(self.group_sizes)
         count = len(self.group_sizes)
@@ -126,7 +126,7 @@ class GroupedCell(keras.layers.Layer):
             self.input_segments = segments.input_segments(
                 inputs, len(self.cells), self.input_density
             )
-        elif max(end for _, end in self.explicit_input_segments) > inputs:
+        elif max(end for _, end in self.input_segments) > inputs:
             raise ValueError(
                 f"`input_segments` reach beyond the {inputs} input features. "
                 f"Received: input_segments={self.explicit_input_segments}."
@@ -275,16 +275,24 @@ class GroupedRNN(keras.layers.RNN):
                 cell.dropout_mask(initial_state[0], cell.recurrent_dropout)
             )
         kernels = cell.recurrent_kernels()
+        states = cell.interleave_states(initial_state)
+        # Where a step is masked, Keras's loop takes the first state for the output
+        # to repeat; the first of ours is the output of one group alone.
+        joined = mask is not None and len(cell.cells) > 1
+        if joined:
+            states = [initial_state[0], *states]
 
         def step(projected: Any, states: Any) -> Any:
-            return cell.step(projected, states, kernels, drop)
+            own = states[1:] if joined else states
+            output, own = cell.step(projected, own, kernels, drop)
+            return output, [output, *own] if joined else own
 
         # Time first: the transposition then moves the inputs, not the (usually
         # four times wider) projections.
         last_output, outputs, states = _backend.time_loop(
             step,
             cell.project(ops.transpose(sequences, (1, 0, 2))),
-            cell.interleave_states(initial_state),
+            states,
             go_backwards=self.go_backwards,
             mask=None if mask is None else ops.transpose(mask, (1, 0)),
             unroll=self.unroll,
@@ -295,7 +303,7 @@ class GroupedRNN(keras.layers.RNN):
         return (
             last_output,
             ops.transpose(outputs, (1, 0, 2)),
-            cell.join_states(states),
+            cell.join_states(states[1:] if joined else states),
         )
 
     def fast_path(self, sequences: Any, initial_state: list[Any], mask: Any) -> Any:

@@ -7,6 +7,7 @@ Reference: Demeester et al., "Predefined Sparseness in Recurrent Sequence
 Models", CoNLL 2018, section 3.1.
 """
 
+import operator
 from collections.abc import Sequence
 
 Segment = tuple[int, int]
@@ -26,11 +27,9 @@ def group_sizes(units: int, groups: int | Sequence[int]) -> list[int]:
     Returns:
         A list with one positive integer for each group.
     """
-    _require_positive("units", units)
+    units = positive("units", units)
     if isinstance(groups, Sequence) and not isinstance(groups, str):
-        sizes = list(groups)
-        for size in sizes:
-            _require_positive("groups", size, shown=sizes)
+        sizes = [positive("groups", size, shown=list(groups)) for size in groups]
         if not sizes or sum(sizes) != units:
             raise ValueError(
                 "A list of `groups` holds the size of each group and must sum to "
@@ -38,7 +37,7 @@ def group_sizes(units: int, groups: int | Sequence[int]) -> list[int]:
                 f"{sum(sizes)}."
             )
         return sizes
-    _require_positive("groups", groups)
+    groups = positive("groups", groups)
     if groups > units:
         raise ValueError(
             "`groups` must not exceed `units`: every group needs at least one "
@@ -134,12 +133,12 @@ def check_input_segments(
     checked: list[Segment] = []
     for segment in segments:
         pair = tuple(segment)
-        if len(pair) != 2 or not all(isinstance(i, int) for i in pair):
+        if len(pair) != 2 or not all(hasattr(i, "__index__") for i in pair):
             raise ValueError(
                 "Each of `input_segments` must be a pair of integers (begin, end). "
                 f"Received: {segment!r}."
             )
-        begin, end = pair
+        begin, end = (operator.index(i) for i in pair)
         if not 0 <= begin < end:
             raise ValueError(
                 "Each of `input_segments` must be a range (begin, end) with "
@@ -154,9 +153,21 @@ def check_input_segments(
     return checked
 
 
-def _require_positive(name: str, value: object, shown: object = None) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+def positive(name: str, value: object, shown: object = None) -> int:
+    """Returns `value` as an `int`, or raises unless it is a positive integer.
+
+    Args:
+        name: What it is called in the message.
+        value: What was given; NumPy's integers are integers too.
+        shown: What to show in its place.
+    """
+    try:
+        number = -1 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = -1
+    if number <= 0:
         raise ValueError(
             f"`{name}` must be a positive integer. "
             f"Received: {name}={value if shown is None else shown!r}."
         )
+    return number

@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_sparse_rnn.layers import initializers
 from keras_sparse_rnn.layers import tiers as geometry
+from keras_sparse_rnn.layers.segments import positive
 
 
 @keras.saving.register_keras_serializable("keras_sparse_rnn")
@@ -82,10 +83,8 @@ class TieredEmbedding(keras.layers.Layer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        geometry.require_positive("input_dim", input_dim)
-        geometry.require_positive("output_dim", output_dim)
-        self.input_dim = input_dim
-        self.output_dim = output_dim
+        self.input_dim = input_dim = positive("input_dim", input_dim)
+        self.output_dim = output_dim = positive("output_dim", output_dim)
         self.blocks = _blocks(input_dim, output_dim, density, blocks, tiers, counts)
         self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
         self.embeddings_regularizer = keras.regularizers.get(embeddings_regularizer)
@@ -127,7 +126,9 @@ class TieredEmbedding(keras.layers.Layer):
                 part = ops.cast(ops.take(table, inputs, axis=0), self.compute_dtype)
             else:
                 part = ops.take(table, ops.minimum(inputs, rows - 1), axis=0)
-                stored = ops.expand_dims(ops.less(inputs, rows), -1)
+                # In a graph Keras counts a negative id from the end: a rare word.
+                stored = ops.logical_and(inputs >= 0, inputs < rows)
+                stored = ops.expand_dims(stored, -1)
                 part = ops.multiply(
                     ops.cast(part, self.compute_dtype),
                     ops.cast(stored, self.compute_dtype),

@@ -15,6 +15,10 @@ import itertools
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
+from keras_sparse_rnn.layers.segments import positive
+
 Tier = tuple[int, int]
 Block = tuple[int, int]
 
@@ -65,8 +69,7 @@ def blocks_from_density(
         )
     if blocks is None:
         blocks = max(_DEFAULT_BLOCKS, math.ceil(1 / density)) if density < 1 else 1
-    require_positive("blocks", blocks)
-    blocks = min(blocks, output_dim)
+    blocks = min(positive("blocks", blocks), output_dim)
     if density * blocks < 1 - 1e-9 or (blocks == 1 and density != 1):
         raise ValueError(
             f"A table of {blocks} blocks holds at least 1/{blocks} of the dense "
@@ -74,26 +77,28 @@ def blocks_from_density(
             f"blocks={blocks} (at most output_dim={output_dim}). Raise `density`, "
             "`blocks` or `output_dim`."
         )
-    width = output_dim // blocks
-    budget = math.floor(input_dim * output_dim * density + 1e-6)
-    result = [(input_dim, width if blocks > 1 else output_dim)]
     if blocks == 1:
-        return result
+        return [(input_dim, output_dim)]
+    # As even as can be; the paper's floor would leave the last block the remainder.
+    edges = [output_dim * b // blocks for b in range(blocks + 1)]
+    widths = [end - begin for begin, end in itertools.pairwise(edges)]
+    budget = math.floor(input_dim * output_dim * density + 1e-6)
+    result = [(input_dim, widths[0])]
     rows, columns, share = input_dim, output_dim, float(density)
     # Weights in the blocks before the current one; each step shares what is left of
     # the budget over what is left of the table.
     spent = 0
     for b in range(1, blocks - 1):
         rows -= math.ceil(rows * (1 - reduction_factor(share, blocks - b + 1)) - 1e-9)
-        columns -= width
-        spent += result[-1][0] * width
-        result.append((rows, width))
+        columns -= widths[b - 1]
+        spent += result[-1][0] * result[-1][1]
+        result.append((rows, widths[b]))
         left = (budget - spent) / (rows * columns) if rows else 0.0
         share = min(1.0, max(left, 0.0))
         if share <= 0:
             rows = 0
-    last = output_dim - width * (blocks - 1)
-    spent += result[-1][0] * width
+    spent += result[-1][0] * result[-1][1]
+    last = widths[-1]
     result.append((min(rows, round(max(0, budget - spent) / last)), last))
     return [(r, w) for r, w in result if r > 0]
 
@@ -118,8 +123,8 @@ def blocks_from_tiers(
                 "Each of `tiers` must be a pair (size, width). "
                 f"Received: {pair} in tiers={pairs}."
             )
-        require_positive("size of a tier", pair[0])
-        require_positive("width of a tier", pair[1])
+        positive("size of a tier", pair[0])
+        positive("width of a tier", pair[1])
     total = sum(size for size, _ in pairs)
     if total != input_dim:
         raise ValueError(
@@ -177,38 +182,38 @@ def tiers_from_counts(
     Returns:
         `(size, width)` from the most frequent words to the rarest.
     """
-    counts = [int(count) for count in counts]
-    if not counts or min(counts) < 0:
+    seen = np.asarray(counts)
+    if seen.ndim != 1 or not seen.size or seen.min() < 0:
         raise ValueError(
             "`counts` must hold one non-negative number for each id. "
-            f"Received: {len(counts)} counts."
+            f"Received: an array of shape {seen.shape}."
         )
-    wrong = next((i for i in range(1, len(counts)) if counts[i] > counts[i - 1]), None)
-    if wrong is not None:
+    rising = np.flatnonzero(np.diff(seen) > 0)
+    if rising.size:
+        first = int(rising[0])
         raise ValueError(
             "`counts` must fall from id to id: ids are ranks, the most frequent word "
-            f"first. Received: counts[{wrong - 1}]={counts[wrong - 1]} and "
-            f"counts[{wrong}]={counts[wrong]}. Sort the vocabulary by frequency."
+            f"first. Received: counts[{first}]={seen[first]} and "
+            f"counts[{first + 1}]={seen[first + 1]}. Sort the vocabulary by frequency."
         )
     if not 0 < density <= 1:
         raise ValueError(f"`density` must lie in (0, 1]. Received: density={density}.")
-    steps = min(_DEFAULT_BLOCKS if blocks is None else blocks, output_dim)
-    require_positive("blocks", steps)
+    blocks = _DEFAULT_BLOCKS if blocks is None else positive("blocks", blocks)
+    steps = min(blocks, output_dim)
     # The lengths on offer; the shortest vectors still have one step.
     widths = [output_dim * s // steps for s in range(1, steps + 1)]
-    budget = math.floor(density * len(counts) * output_dim + 1e-6)
-    if widths[0] * len(counts) > budget:
+    budget = math.floor(density * seen.size * output_dim + 1e-6)
+    if widths[0] * seen.size > budget:
         raise ValueError(
             f"Even {widths[0]} of {output_dim} columns for every id are more than "
             f"density={density} of the dense table. Raise `density` or `blocks`."
         )
 
+    roots = np.sqrt(seen)
+
     def sizes(scale: float) -> list[int]:
-        result = [0] * steps
-        for count in counts:
-            step = min(steps, max(1, round(scale * math.sqrt(count))))
-            result[step - 1] += 1
-        return result
+        step = np.clip(np.rint(scale * roots), 1, steps).astype(int)
+        return np.bincount(step, minlength=steps + 1)[1:].tolist()
 
     def cost(scale: float) -> int:
         return sum(n * w for n, w in zip(sizes(scale), widths, strict=True))
@@ -221,11 +226,3 @@ def tiers_from_counts(
         low, high = (middle, high) if cost(middle) <= budget else (low, middle)
     chosen = list(zip(sizes(low), widths, strict=True))
     return [(size, width) for size, width in reversed(chosen) if size]
-
-
-def require_positive(name: str, value: object) -> None:
-    """Raises unless `value` is a positive integer."""
-    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
-        raise ValueError(
-            f"`{name}` must be a positive integer. Received: {name}={value!r}."
-        )
