@@ -422,7 +422,11 @@ def draw(path: Path, pruned: ksr.PruningReport, models: list[dict]) -> None:
         )
     largest = max(row["tflite_bytes"] for row in models) / 1000
     axes.set_xlim(0, 1.2 * largest)
-    axes.margins(y=0.35)
+    # At least 5 % up and down: a smaller difference shall look small.
+    seen = [row["perplexity"] for row in models]
+    middle, spread = (max(seen) + min(seen)) / 2, max(seen) - min(seen)
+    half = max(0.05 * middle, 0.85 * spread)
+    axes.set_ylim(middle - half, middle + half)
     axes.set_xlabel("file size, kB (left is better)")
     axes.set_ylabel("held-out perplexity (down is better)")
     axes.grid(alpha=0.3)
