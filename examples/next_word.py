@@ -415,9 +415,10 @@ def draw(path: Path, pruned: ksr.PruningReport, models: list[dict]) -> None:
         axes.annotate(
             f"{row['name']}\n{row['latency_ms']:.1f} ms",
             (row["tflite_bytes"] / 1000, row["perplexity"]),
-            xytext=(9, 0),
+            xytext=(0, 10 if dense else -10),
             textcoords="offset points",
-            va="center",
+            ha="center",
+            va="bottom" if dense else "top",
             fontsize=9,
         )
     largest = max(row["tflite_bytes"] for row in models) / 1000

@@ -56,6 +56,21 @@ def is_functional(layer: Any) -> bool:
     return isinstance(layer, _functional_class())
 
 
+def copied_lambda(layer: Any, dtype: Any) -> Any:
+    """A `Lambda` layer made again with its function.
+
+    Keras does not restore a lambda from a configuration; none is needed in the same
+    process.
+    """
+    return keras.layers.Lambda(
+        layer.function,
+        mask=layer.mask,
+        arguments=layer.arguments,
+        name=layer.name,
+        dtype=dtype,
+    )
+
+
 def layers_of(layer: Any) -> Iterator[Any]:
     """`layer` and every layer in it: in models, in wrappers, in stacked cells."""
     yield layer

@@ -401,3 +401,18 @@ def test_ignored_layers_keep_their_dead():
     small = shrink(model, ["r0"])
     assert [small.get_layer(name).units for name in ("r0", "r1")] == [6, 3]
     agree(small, model)
+
+
+def test_a_lambda_behind_the_readers_is_copied():
+    model = keras.Sequential(
+        [
+            keras.Input((None, FEATURES)),
+            layers.LSTM(4, name="r0"),
+            layers.Dense(2),
+            layers.Lambda(lambda x: 2 * x),
+        ]
+    )
+    kill(model.layers[0], [model.layers[1]], [1])
+    small = shrink(model)
+    assert small.layers[0].units == 3
+    agree(small, model)

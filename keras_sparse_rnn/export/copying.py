@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from keras_sparse_rnn._models import is_graph, layers_of
+from keras_sparse_rnn._models import copied_lambda, is_graph, layers_of
 
 _NARROWED = {"int64": "int32", "uint32": "int32", "uint64": "int32"}
 _FLOATS = {"float16", "bfloat16", "float64", "mixed_float16", "mixed_bfloat16"}
@@ -180,14 +180,7 @@ def narrowed(dtype: str) -> str:
 
 def _from_config(layer: Any, float32: bool) -> Any:
     if type(layer) is keras.layers.Lambda:
-        # Keras does not restore a lambda from a configuration; none is needed here.
-        return keras.layers.Lambda(
-            layer.function,
-            mask=layer.mask,
-            arguments=layer.arguments,
-            name=layer.name,
-            dtype="float32" if float32 else layer.dtype_policy,
-        )
+        return copied_lambda(layer, "float32" if float32 else layer.dtype_policy)
     try:
         config = layer.get_config()
         if "use_cudnn" in config or hasattr(layer, "use_cudnn"):

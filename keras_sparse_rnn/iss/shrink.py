@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_sparse_rnn import _backend
-from keras_sparse_rnn._models import layers_of
+from keras_sparse_rnn._models import copied_lambda, layers_of
 from keras_sparse_rnn.iss import rules
 from keras_sparse_rnn.iss.components import kept_along, protect
 from keras_sparse_rnn.iss.regularizer import ISSRegularizer
@@ -90,14 +90,7 @@ def rebuild(model: Any, plan: Plan, alive: Sequence[np.ndarray]) -> Any:
 
     def clone(layer: Any) -> Any:
         if type(layer) is keras.layers.Lambda:
-            # Keras would not restore a lambda from a configuration.
-            return keras.layers.Lambda(
-                layer.function,
-                mask=layer.mask,
-                arguments=layer.arguments,
-                name=layer.name,
-                dtype=layer.dtype_policy,
-            )
+            return copied_lambda(layer, layer.dtype_policy)
         config = _without_regularizers(layer, _unbuilt(layer.get_config()))
         rule = rules.rule_of(layer)
         if rule is not None:
