@@ -67,7 +67,7 @@ def text_of_dataset(name: str) -> list[str]:
 
 
 def text_of_file(path: Path) -> list[str]:
-    """The parts of a text file between blank lines, in twenty documents."""
+    """A text file as one document; `paragraphs_of` cuts it up."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
