@@ -1,89 +1,121 @@
 """The one place that touches what is private in Keras.
 
-Keras has no public time loop and no public cuDNN call, and a layer of this
-package needs both; it also has no public way to tell a symbolic call from a
-real one, or to learn what a model was compiled with other than in serialized
-form, which loses a user's own functions. Everything else uses Keras's public
-API. `tests/test_backend.py` checks all that is relied on here against the
-installed Keras.
+Keras has no public time loop, no public cuDNN call and no public class of cells with
+dropout, and the layers of this package need all three; it also has no public way to
+tell a symbolic call from a real one, or to learn what a model was compiled with other
+than in serialized form, which loses a user's own functions. Everything else uses
+Keras's public API. `tests/test_backend.py` checks all that is relied on here against
+the installed Keras.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
 from keras.src import backend
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
+from keras.src.layers.rnn.dropout_rnn_cell import DropoutRNNCell
 
 __all__ = [
+    "DropoutRNNCell",
     "compile_arguments",
+    "cudnn_gru",
     "cudnn_lstm",
     "cudnn_ok",
     "in_symbolic_scope",
+    "masked_outputs",
     "time_loop",
 ]
 
 
+class _Sequences(NamedTuple):
+    """Several sequences, time first, for a loop whose length is not known.
+
+    Without a length Keras asks its inputs for the size of axis 1. It only wants to hear
+    that nobody knows.
+    """
+
+    sequences: tuple[Any, ...]
+
+    @property
+    def shape(self) -> tuple[None, None]:
+        """What Keras asks for."""
+        return (None, None)
+
+
 def time_loop(
-    step: Any,
-    inputs: Any,
-    initial_states: Any,
-    *,
-    go_backwards: bool,
-    mask: Any,
-    unroll: bool,
-    length: int | None,
-    zero_output_for_mask: bool,
-    return_sequences: bool,
-) -> tuple[Any, Any, Any]:
+    step: Any, inputs: Any, initial_states: Any, *, length: int | None, unroll: bool
+) -> tuple[list[Any], list[Any]]:
     """Runs `step` over the leading (time) axis of `inputs`.
 
     Args:
-        step: `step(inputs_t, states) -> (output_t, states)`.
-        inputs: Tensor of shape `(time, batch, features)`.
-        initial_states: List of tensors of shape `(batch, ...)`.
-        go_backwards: Whether to go from the last step to the first.
-        mask: `None`, or a boolean tensor `(time, batch)`.
-        unroll: Whether to write the steps out one by one.
+        step: `step([input_t, ...], states) -> (outputs_t, states)`, in which
+            `outputs_t` is a tensor or, if the loop is not unrolled, a list of them.
+        inputs: List of tensors `(time, ...)`.
+        initial_states: List of tensors.
         length: The number of steps if it is known, else `None`.
-        zero_output_for_mask: Zeros for masked steps, not the previous output.
-        return_sequences: Whether all outputs are wanted.
+        unroll: Whether to write the steps out one by one.
 
     Returns:
-        `(last_output, outputs, states)`; `outputs` has the time axis first.
+        `(outputs, states)`: the outputs of all steps, time first, in the structure of
+        `outputs_t`; and the last states.
     """
-    # Without a length Keras takes axis 1 for the time axis, whatever `time_major`
-    # says, and would stop after as many steps as the batch has rows.
-    time_major = length is not None
-    if not time_major:
-        inputs = ops.swapaxes(inputs, 0, 1)
-        mask = None if mask is None else ops.swapaxes(mask, 0, 1)
-    last_output, outputs, states = backend.rnn(
-        step,
-        inputs,
-        initial_states,
-        go_backwards=go_backwards,
-        mask=mask,
+
+    def stepped(packed: Any, states: Any) -> tuple[Any, Any]:
+        own = packed.sequences if length is None else packed
+        return step(list(own), list(states))
+
+    sequences = tuple(inputs)
+    _, outputs, states = backend.rnn(
+        stepped,
+        sequences if length is not None else _Sequences(sequences),
+        list(initial_states),
         unroll=unroll,
         input_length=length,
-        time_major=time_major,
-        zero_output_for_mask=zero_output_for_mask,
-        return_all_outputs=return_sequences,
+        time_major=True,
+        return_all_outputs=True,
     )
-    if not time_major:
-        outputs = ops.swapaxes(outputs, 0, 1)
-    return last_output, outputs, states
+    return outputs, list(states)
+
+
+def masked_outputs(outputs: Any, mask: Any, zero_output_for_mask: bool) -> Any:
+    """What stock Keras gives for masked steps on this backend.
+
+    Args:
+        outputs: Tensor `(batch, time, units)`; at masked steps the output of the last
+            step that was not, or the initial state if there was none.
+        mask: Boolean tensor `(batch, time)`.
+        zero_output_for_mask: Zeros for masked steps, not the previous output.
+    """
+    if zero_output_for_mask:
+        shown = mask
+    elif keras.backend.backend() == "jax":
+        return outputs
+    else:
+        # TensorFlow and PyTorch start from an output of zero, JAX from the state.
+        shown = ops.cumsum(ops.cast(mask, "int32"), axis=1) > 0
+    return ops.where(ops.expand_dims(shown, -1), outputs, ops.zeros_like(outputs))
 
 
 def cudnn_ok(
-    activation: Any, recurrent_activation: Any, unroll: bool, use_bias: bool
+    activation: Any, recurrent_activation: Any, unroll: bool, **kwargs: Any
 ) -> bool:
-    """Whether stock `keras.layers.LSTM` would take cuDNN with these arguments."""
-    if keras.backend.backend() not in ("tensorflow", "jax", "torch"):
+    """Whether a stock LSTM or GRU would take cuDNN with these arguments.
+
+    Args:
+        activation: The layer's activation, a function.
+        recurrent_activation: The layer's recurrent activation, a function.
+        unroll: Whether the layer is unrolled.
+        **kwargs: `use_bias` of an LSTM, and `reset_after` of a GRU.
+    """
+    name = keras.backend.backend()
+    if name not in ("tensorflow", "jax", "torch"):
         return False
-    return bool(
-        backend.cudnn_ok(activation, recurrent_activation, unroll, use_bias=use_bias)
-    )
+    if name == "jax" and "reset_after" in kwargs:
+        return False  # Keras's GRU has no cuDNN with JAX.
+    if name == "torch" and not kwargs.pop("reset_after", True):
+        return False  # PyTorch's check doesn't know the argument.
+    return bool(backend.cudnn_ok(activation, recurrent_activation, unroll, **kwargs))
 
 
 def cudnn_lstm(*args: Any, **kwargs: Any) -> tuple[Any, Any, list[Any]]:
@@ -94,6 +126,16 @@ def cudnn_lstm(*args: Any, **kwargs: Any) -> tuple[Any, Any, list[Any]]:
     backend cannot do it (PyTorch and JAX take no mask).
     """
     return backend.lstm(*args, **kwargs)
+
+
+def cudnn_gru(*args: Any, **kwargs: Any) -> tuple[Any, Any, list[Any]]:
+    """The backend's cuDNN GRU over one batch-major sequence.
+
+    Arguments and results are those of `keras.src.backend.gru`:
+    `(last_output, outputs, [h])`. Raises `NotImplementedError` where this backend
+    cannot do it.
+    """
+    return backend.gru(*args, **kwargs)
 
 
 def compile_arguments(model: Any) -> dict[str, Any]:

@@ -351,8 +351,8 @@ def test_recurrent_dropout_equals_a_dense_recurrence_with_one_mask():
     x = normal((3, 5, FEATURES))
     close(ours(x), dense(x))
     drawn = []
-    draw = ours.cell.dropout_mask
-    ours.cell.dropout_mask = lambda *a: drawn.append(array(draw(*a))) or drawn[-1]
+    draw = ours.cell.draw_mask
+    ours.cell.draw_mask = lambda *a: drawn.append(array(draw(*a))) or drawn[-1]
     output = array(ours(x, training=True))
     (mask,) = drawn
     assert set(np.unique(mask)) <= {0.0, np.float32(1 / 0.6)}

@@ -4,43 +4,111 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-from keras import ops
 
 from keras_sparse_rnn import _backend
-from keras_sparse_rnn.layers.grouped_rnn import GroupedCell, GroupedRNN
+from keras_sparse_rnn.layers import recurrences
+from keras_sparse_rnn.layers.gated_rnn import GatedRNN
+from keras_sparse_rnn.layers.grouped_rnn import GroupedCell, of_first_group
 
 
 @keras.saving.register_keras_serializable("keras_sparse_rnn")
 class GroupedLSTMCell(GroupedCell):
-    """One step of `GroupedLSTM`: a stock `keras.layers.LSTMCell` for each group."""
+    """One time step of `GroupedLSTM`: a stock `keras.layers.LSTMCell` for each group.
+
+    For `keras.layers.RNN` and `keras.layers.StackedRNNCells`, which call a cell once
+    for every step. `GroupedLSTM` itself is much faster: it multiplies the
+    inputs of all steps at once.
+
+    Args:
+        units: Positive integer, units of all groups together.
+        groups: Number of groups, or a list of their sizes.
+        input_density: Share of the input features each group sees.
+        input_segments: Optional explicit windows, one `(begin, end)` for each group.
+        weight_drop: Share of the recurrent weights dropped in training.
+        **kwargs: `name`, `dtype`, `trainable`.
+
+    The other arguments are those of `keras.layers.LSTMCell`; all are explained at
+    `GroupedLSTM`.
+
+    Call arguments:
+        inputs: Tensor `(batch, features)`.
+        states: List of two tensors `(batch, units)`, output and cell state.
+        training: Whether to apply dropout.
+
+    Example:
+
+    >>> layer = keras.layers.RNN(GroupedLSTMCell(8, groups=2))
+    >>> layer(keras.random.normal((3, 5, 4))).shape
+    (3, 8)
+
+    Reference:
+        Demeester et al., [Predefined Sparseness in Recurrent Sequence Models](
+        https://aclanthology.org/K18-1032), CoNLL 2018, section 3.1.
+    """
+
+    def __init__(
+        self,
+        units: int,
+        groups: int | Sequence[int],
+        input_density: float = 1.0,
+        activation: Any = "tanh",
+        recurrent_activation: Any = "sigmoid",
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "orthogonal",
+        bias_initializer: Any = "zeros",
+        unit_forget_bias: bool = True,
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        recurrent_constraint: Any = None,
+        bias_constraint: Any = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        weight_drop: float = 0.0,
+        seed: int | None = None,
+        input_segments: Sequence[Sequence[int]] | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(
+            units,
+            groups,
+            input_density,
+            input_segments,
+            dropout=dropout,
+            recurrent_dropout=recurrent_dropout,
+            weight_drop=weight_drop,
+            seed=seed,
+            cell_arguments={
+                "activation": activation,
+                "recurrent_activation": recurrent_activation,
+                "use_bias": use_bias,
+                "kernel_initializer": kernel_initializer,
+                "recurrent_initializer": recurrent_initializer,
+                "bias_initializer": bias_initializer,
+                "unit_forget_bias": unit_forget_bias,
+                "kernel_regularizer": kernel_regularizer,
+                "recurrent_regularizer": recurrent_regularizer,
+                "bias_regularizer": bias_regularizer,
+                "kernel_constraint": kernel_constraint,
+                "recurrent_constraint": recurrent_constraint,
+                "bias_constraint": bias_constraint,
+            },
+            **kwargs,
+        )
 
     def make_cell(self, units: int, **kwargs: Any) -> Any:
-        """The stock LSTM cell of one group."""
+        """The stock cell of one group."""
         return keras.layers.LSTMCell(units, **kwargs)
 
-    def advance(
-        self, cell: Any, projected: Any, states: list[Any], recurrent_kernel: Any
-    ) -> list[Any]:
-        """One LSTM step; gates in Keras's order: input, forget, candidate, output."""
-        h, c = states
-        gates = ops.add(projected, ops.matmul(h, recurrent_kernel))
-        i, f, candidate, o = ops.split(gates, 4, axis=-1)
-        c = cell.recurrent_activation(f) * c + cell.recurrent_activation(
-            i
-        ) * cell.activation(candidate)
-        return [cell.recurrent_activation(o) * cell.activation(c), c]
-
-
-def _of_first_group(name: str) -> property:
-    """A property that stock Keras has, and that all groups share."""
-    return property(
-        lambda layer: getattr(layer.cell.cells[0], name),
-        doc=f"`{name}` as given; of an initializer, that of the first group.",
-    )
+    def make_recurrence(self, cell: Any) -> recurrences.Recurrence:
+        """The LSTM's equations."""
+        return recurrences.LSTM(cell.activation, cell.recurrent_activation)
 
 
 @keras.saving.register_keras_serializable("keras_sparse_rnn")
-class GroupedLSTM(GroupedRNN):
+class GroupedLSTM(GatedRNN):
     """Several LSTMs side by side: an LSTM with a sparse structure fixed beforehand.
 
     The units are shared out over `groups` LSTMs. Each has states and recurrent
@@ -53,11 +121,14 @@ class GroupedLSTM(GroupedRNN):
 
     With `groups=1` the layer is `keras.layers.LSTM` in weights and results.
 
-    On a GPU each group runs on cuDNN under the conditions of
-    `keras.layers.LSTM` (default activations, a bias, no recurrent dropout, not
-    unrolled, masks right-padded with TensorFlow and none with JAX or PyTorch).
-    Elsewhere `x·kernel` is one product per group for all time steps, and all groups
-    advance in one loop.
+    On a GPU each group runs on cuDNN under the conditions of `keras.layers.LSTM`
+    (default activations, a bias, no recurrent dropout, not unrolled, masks
+    right-padded with TensorFlow and none with JAX or PyTorch).
+    Where there is no cuDNN, `x·kernel` is one product per group for all time steps and
+    all groups advance in one loop. With `training=True`, as in `fit`, its gradient is
+    written by hand (one product for each recurrent kernel after the loop, not one for
+    each step); it has no second derivative: call with `training=False` to
+    differentiate twice.
 
     Args:
         units: Positive integer, units of all groups together.
@@ -87,7 +158,10 @@ class GroupedLSTM(GroupedRNN):
             batch for all time steps, all gates and all groups.
         recurrent_dropout: Share of the recurrent outputs to drop in training. One
             mask a batch for all time steps and all gates.
-        seed: Random seed of both dropouts.
+        weight_drop: Share of the recurrent kernels' weights to drop in training
+            (DropConnect). One mask a batch, for all its examples and time steps; what
+            remains is scaled by `1 / (1 - weight_drop)`. Works with cuDNN.
+        seed: Random seed of all three dropouts.
         return_sequences: Whether to return the output of every time step.
         return_state: Whether to return the last states after the output.
         go_backwards: Whether to process the sequence backwards and return the
@@ -112,8 +186,8 @@ class GroupedLSTM(GroupedRNN):
 
     Raises:
         ValueError: If `groups` exceeds `units`, a list of sizes does not sum to
-            `units`, `input_density` lies outside `[1/groups, 1]`, or a group would
-            see no input.
+            `units`, `input_density` lies outside `[1/groups, 1]`, a group would see no
+            input, or a rate lies outside `[0, 1)`.
 
     Example:
 
@@ -149,6 +223,7 @@ class GroupedLSTM(GroupedRNN):
         bias_constraint: Any = None,
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
+        weight_drop: float = 0.0,
         seed: int | None = None,
         return_sequences: bool = False,
         return_state: bool = False,
@@ -159,40 +234,35 @@ class GroupedLSTM(GroupedRNN):
         input_segments: Sequence[Sequence[int]] | None = None,
         **kwargs: Any,
     ):
-        if use_cudnn not in ("auto", True, False):
-            raise ValueError(
-                "`use_cudnn` must be 'auto', True or False. "
-                f"Received: use_cudnn={use_cudnn!r}."
-            )
         cell = GroupedLSTMCell(
             units,
             groups,
             input_density,
-            input_segments,
+            activation=activation,
+            recurrent_activation=recurrent_activation,
+            use_bias=use_bias,
+            kernel_initializer=kernel_initializer,
+            recurrent_initializer=recurrent_initializer,
+            bias_initializer=bias_initializer,
+            unit_forget_bias=unit_forget_bias,
+            kernel_regularizer=kernel_regularizer,
+            recurrent_regularizer=recurrent_regularizer,
+            bias_regularizer=bias_regularizer,
+            kernel_constraint=kernel_constraint,
+            recurrent_constraint=recurrent_constraint,
+            bias_constraint=bias_constraint,
             dropout=dropout,
             recurrent_dropout=recurrent_dropout,
+            weight_drop=weight_drop,
             seed=seed,
-            cell_arguments={
-                "activation": activation,
-                "recurrent_activation": recurrent_activation,
-                "use_bias": use_bias,
-                "kernel_initializer": kernel_initializer,
-                "recurrent_initializer": recurrent_initializer,
-                "bias_initializer": bias_initializer,
-                "unit_forget_bias": unit_forget_bias,
-                "kernel_regularizer": kernel_regularizer,
-                "recurrent_regularizer": recurrent_regularizer,
-                "bias_regularizer": bias_regularizer,
-                "kernel_constraint": kernel_constraint,
-                "recurrent_constraint": recurrent_constraint,
-                "bias_constraint": bias_constraint,
-            },
+            input_segments=input_segments,
             dtype=kwargs.get("dtype"),
             trainable=kwargs.get("trainable", True),
             name="grouped_lstm_cell",
         )
         super().__init__(
             cell,
+            use_cudnn,
             return_sequences=return_sequences,
             return_state=return_state,
             go_backwards=go_backwards,
@@ -201,85 +271,27 @@ class GroupedLSTM(GroupedRNN):
             activity_regularizer=activity_regularizer,
             **kwargs,
         )
-        self.input_spec = keras.layers.InputSpec(ndim=3)
-        self.use_cudnn = use_cudnn
-        if self._cudnn_ok() and keras.backend.backend() == "tensorflow":
-            # As stock Keras: cuDNN's operations can't be compiled by XLA.
-            self.supports_jit = False
 
-    activation = _of_first_group("activation")
-    recurrent_activation = _of_first_group("recurrent_activation")
-    use_bias = _of_first_group("use_bias")
-    unit_forget_bias = _of_first_group("unit_forget_bias")
-    kernel_initializer = _of_first_group("kernel_initializer")
-    recurrent_initializer = _of_first_group("recurrent_initializer")
-    bias_initializer = _of_first_group("bias_initializer")
-    kernel_regularizer = _of_first_group("kernel_regularizer")
-    recurrent_regularizer = _of_first_group("recurrent_regularizer")
-    bias_regularizer = _of_first_group("bias_regularizer")
-    kernel_constraint = _of_first_group("kernel_constraint")
-    recurrent_constraint = _of_first_group("recurrent_constraint")
-    bias_constraint = _of_first_group("bias_constraint")
+    activation = of_first_group("activation")
+    recurrent_activation = of_first_group("recurrent_activation")
+    use_bias = of_first_group("use_bias")
+    kernel_initializer = of_first_group("kernel_initializer")
+    recurrent_initializer = of_first_group("recurrent_initializer")
+    bias_initializer = of_first_group("bias_initializer")
+    unit_forget_bias = of_first_group("unit_forget_bias")
+    kernel_regularizer = of_first_group("kernel_regularizer")
+    recurrent_regularizer = of_first_group("recurrent_regularizer")
+    bias_regularizer = of_first_group("bias_regularizer")
+    kernel_constraint = of_first_group("kernel_constraint")
+    recurrent_constraint = of_first_group("recurrent_constraint")
+    bias_constraint = of_first_group("bias_constraint")
 
-    def _cudnn_ok(self) -> bool:
-        first = self.cell.cells[0]
-        return (
-            self.use_cudnn in ("auto", True)
-            and not self.recurrent_dropout
-            and _backend.cudnn_ok(
-                first.activation,
-                first.recurrent_activation,
-                self.unroll,
-                first.use_bias,
-            )
-        )
-
-    def fast_path(self, sequences: Any, initial_state: list[Any], mask: Any) -> Any:
-        """All groups on cuDNN, or `None` where stock Keras would not take it."""
-        if self._cudnn_ok():
-            try:
-                return self._cudnn(sequences, initial_state, mask)
-            except NotImplementedError:
-                # What the backend says for a mask it can't take.
-                pass
-        if self.use_cudnn is True:
-            raise ValueError(
-                f"Layer '{self.name}' has use_cudnn=True, but cuDNN can't be used: "
-                "it needs a GPU, the default activations, a bias, no "
-                "recurrent_dropout, unroll=False and, with JAX and PyTorch, no mask. "
-                "Pass use_cudnn='auto' to use it only where possible."
-            )
-        return None
-
-    def _cudnn(self, sequences: Any, initial_state: list[Any], mask: Any) -> Any:
-        cell = self.cell
-        states = [cell.split_state(state) for state in initial_state]
-        results = [
-            _backend.cudnn_lstm(
-                sequences[..., begin:end],
-                states[0][g],
-                states[1][g],
-                mask,
-                kernel=group.kernel,
-                recurrent_kernel=group.recurrent_kernel,
-                bias=group.bias,
-                activation=group.activation,
-                recurrent_activation=group.recurrent_activation,
-                return_sequences=self.return_sequences,
-                go_backwards=self.go_backwards,
-                unroll=self.unroll,
-            )
-            for g, (group, (begin, end)) in enumerate(
-                zip(cell.cells, cell.input_segments, strict=True)
-            )
-        ]
-        last = ops.concatenate([result[0] for result in results], axis=-1)
-        outputs = ops.concatenate([result[1] for result in results], axis=-1)
-        flat = [state for result in results for state in result[2]]
-        return last, outputs, cell.join_states(flat)
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments this layer was made with."""
-        config = super().get_config()
-        config["use_cudnn"] = self.use_cudnn
-        return config
+    def cudnn(
+        self,
+        inputs: Any,
+        states: list[Any],
+        mask: Any,
+        **arguments: Any,
+    ) -> tuple[Any, Any, list[Any]]:
+        """One group on cuDNN: `(last_output, outputs, states)`."""
+        return _backend.cudnn_lstm(inputs, *states, mask, **arguments)

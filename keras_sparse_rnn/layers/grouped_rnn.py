@@ -6,7 +6,7 @@ of its own would have. This module decides which inputs each of them sees and
 advances all of them in one loop.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -14,12 +14,14 @@ from keras import ops
 
 from keras_sparse_rnn import _backend
 from keras_sparse_rnn.layers import initializers, segments
+from keras_sparse_rnn.layers.arrangement import SideBySide, Stacked
+from keras_sparse_rnn.layers.recurrences import Recurrence, run, run_for_training
 
 
-class GroupedCell(keras.layers.Layer):
+class GroupedCell(_backend.DropoutRNNCell, keras.layers.Layer):
     """Base class: the stock cells of all groups, side by side.
 
-    A subclass names the stock cell and writes its equations, `advance`.
+    A subclass names the stock cell and its equations.
 
     Attributes:
         cells: One stock cell for each group. They hold the variables.
@@ -37,6 +39,7 @@ class GroupedCell(keras.layers.Layer):
         input_segments: Sequence[Sequence[int]] | None,
         dropout: float,
         recurrent_dropout: float,
+        weight_drop: float,
         seed: int | None,
         cell_arguments: dict[str, Any],
         **kwargs: Any,
@@ -53,10 +56,15 @@ class GroupedCell(keras.layers.Layer):
             else segments.check_input_segments(input_segments, count)
         )
         self.input_segments: list[segments.Segment] = self.explicit_input_segments or []
-        self.dropout = _check_rate("dropout", dropout)
-        self.recurrent_dropout = _check_rate("recurrent_dropout", recurrent_dropout)
+        self.dropout = check_rate("dropout", dropout)
+        self.recurrent_dropout = check_rate("recurrent_dropout", recurrent_dropout)
+        self.weight_drop = check_rate("weight_drop", weight_drop)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
+        self._kernel_masks: list[Any] | None = None
+        # `keras.layers.RNN` asks its cell for masks before every call. A grouped layer
+        # draws its own, and only in training.
+        self.masks_on_demand = True
         self._argument_names = list(cell_arguments)
         self.cells = [
             self.make_cell(
@@ -67,12 +75,30 @@ class GroupedCell(keras.layers.Layer):
             )
             for g, size in enumerate(self.group_sizes)
         ]
-        self.state_size = [units] * len(self.cells[0].state_size)
+        first = self.cells[0]
+        self.recurrence = self.make_recurrence(first)
+        self.state_size = (
+            [units] * len(first.state_size)
+            if isinstance(first.state_size, (list, tuple))
+            else units
+        )
         self.output_size = units
 
     def make_cell(self, units: int, **kwargs: Any) -> Any:
         """The stock cell of one group."""
         raise NotImplementedError
+
+    def make_recurrence(self, cell: Any) -> Recurrence:
+        """The equations, with the activations of `cell`."""
+        raise NotImplementedError
+
+    def biases(self, cell: Any) -> tuple[Any, Any]:
+        """What is added to `x·kernel`, and the candidate's recurrent bias.
+
+        Args:
+            cell: The stock cell of one group.
+        """
+        return cell.bias, None
 
     def get_config(self) -> dict[str, Any]:
         """The arguments this cell was made with."""
@@ -80,6 +106,7 @@ class GroupedCell(keras.layers.Layer):
         even = segments.group_sizes(self.units, len(self.group_sizes))
         explicit = self.explicit_input_segments
         stock = self.cells[0].get_config()
+        config.update({name: stock[name] for name in self._argument_names})
         config.update(
             units=self.units,
             groups=(
@@ -93,26 +120,10 @@ class GroupedCell(keras.layers.Layer):
             ),
             dropout=self.dropout,
             recurrent_dropout=self.recurrent_dropout,
+            weight_drop=self.weight_drop,
             seed=self.seed,
-            cell_arguments={name: stock[name] for name in self._argument_names},
         )
         return config
-
-    def advance(
-        self, cell: Any, projected: Any, states: list[Any], recurrent_kernel: Any
-    ) -> list[Any]:
-        """One time step of one group.
-
-        Args:
-            cell: The stock cell, for its activations.
-            projected: `x·kernel + bias`, shape `(batch, gates * size)`.
-            states: The group's states, each `(batch, size)`.
-            recurrent_kernel: Tensor `(size, gates * size)`.
-
-        Returns:
-            The new states, the group's output first.
-        """
-        raise NotImplementedError
 
     def build(self, input_shape: Any) -> None:
         """Creates every group's variables, once the number of inputs is known."""
@@ -135,121 +146,135 @@ class GroupedCell(keras.layers.Layer):
             cell.build((*input_shape[:-1], end - begin))
         self.built = True
 
-    def project(self, inputs: Any) -> Any:
-        """`x·kernel + bias` of all groups: one matrix product a group.
+    def arrangement(self, place: Callable[[Any], Any] | None = None) -> Any:
+        """How the groups lie beside each other in the loop.
 
         Args:
-            inputs: Tensor `(..., features)`.
+            place: As for `Stacked`: what spreads the groups over devices.
+        """
+        if place is not None or segments.worth_stacking(self.group_sizes):
+            return Stacked(self.group_sizes, place)
+        return SideBySide(self.group_sizes)
+
+    def project(self, arrangement: Any, inputs: Any) -> Any:
+        """`x·kernel + bias` of all groups and time steps.
+
+        Args:
+            arrangement: How the groups lie beside each other.
+            inputs: Tensor `(time, batch, features)`.
 
         Returns:
-            Tensor `(..., gates * units)`: all gates of group 0, then of group 1.
+            Tensor `(time, ..., gates, units)`, as the arrangement lays it out.
         """
-        leading = ops.shape(inputs)[:-1]
-        products = []
-        for cell, (begin, end) in zip(self.cells, self.input_segments, strict=True):
-            window = ops.reshape(inputs[..., begin:end], (-1, end - begin))
-            kernel = ops.convert_to_tensor(cell.kernel, dtype=self.compute_dtype)
-            product = ops.matmul(window, kernel)
-            if cell.bias is not None:
-                product = ops.add(product, cell.bias)
-            products.append(product)
-        joined = _join(products)
-        return ops.reshape(joined, (*leading, joined.shape[-1]))
+        windows = [inputs[..., begin:end] for begin, end in self.input_segments]
+        kernels = [self._tensor(cell.kernel) for cell in self.cells]
+        biases = [self.biases(cell)[0] for cell in self.cells]
+        if biases[0] is not None:
+            return arrangement.projected(
+                windows, kernels, [self._tensor(bias) for bias in biases]
+            )
+        return arrangement.projected(windows, kernels, None)
 
-    def recurrent_kernels(self) -> list[Any]:
+    def recurrent_kernels(self, masks: Sequence[Any] | None = None) -> list[Any]:
         """The recurrent kernel of each group in the compute dtype.
 
-        Taken once, outside the loop, so that mixed precision casts it once.
-        """
-        return [
-            ops.convert_to_tensor(cell.recurrent_kernel, dtype=self.compute_dtype)
-            for cell in self.cells
-        ]
-
-    def split_state(self, state: Any) -> list[Any]:
-        """A state of all units, cut into one tensor for each group."""
-        if len(self.cells) == 1:
-            return [state]
-        return [state[..., begin:end] for begin, end in self.group_segments]
-
-    def step(
-        self, projected: Any, states: list[Any], kernels: list[Any], drop: Any
-    ) -> tuple[Any, list[Any]]:
-        """One time step of all groups.
-
         Args:
-            projected: `project`'s result for this step.
-            states: The states of group 0, then of group 1, and so on.
-            kernels: `recurrent_kernels`' result.
-            drop: `None`, or what multiplies each group's output on its way back
-                into the loop.
-
-        Returns:
-            `(output, states)`, the states in the order in which they came.
+            masks: `None`, or `draw_kernel_masks`' result.
         """
-        count = len(self.state_size)
-        outputs, new_states = [], []
-        columns = 0
-        for g, cell in enumerate(self.cells):
-            begin, columns = columns, columns + kernels[g].shape[-1]
-            own = list(states[g * count : (g + 1) * count])
-            if drop is not None:
-                own[0] = ops.multiply(own[0], drop[g])
-            own = self.advance(cell, projected[:, begin:columns], own, kernels[g])
-            outputs.append(own[0])
-            new_states.extend(own)
-        return _join(outputs), new_states
+        kernels = [self._tensor(cell.recurrent_kernel) for cell in self.cells]
+        if masks is None:
+            return kernels
+        return [k * mask for k, mask in zip(kernels, masks, strict=True)]
 
-    def dropout_mask(self, like: Any, rate: float) -> Any:
+    def recurrent_bias(self, arrangement: Any) -> Any:
+        """The candidate's recurrent bias of all groups, or `None`."""
+        parts = [self.biases(cell)[1] for cell in self.cells]
+        if parts[0] is None:
+            return None
+        return arrangement.per_unit([self._tensor(part) for part in parts])
+
+    def draw_mask(self, like: Any, rate: float) -> Any:
         """Scaled keep mask of the shape of `like`, drawn anew at each call."""
         return keras.random.dropout(
             ops.ones_like(like), rate=rate, seed=self.seed_generator
         )
 
+    def draw_kernel_masks(self) -> list[Any]:
+        """Scaled keep mask of each group's recurrent kernel, drawn anew."""
+        return [
+            self.draw_mask(self._tensor(cell.recurrent_kernel), self.weight_drop)
+            for cell in self.cells
+        ]
+
+    def get_dropout_mask(self, step_input: Any) -> Any:
+        """The inputs' mask, the same for all steps of a `keras.layers.RNN`."""
+        return super().get_dropout_mask(step_input) if self.masks_on_demand else None
+
+    def get_recurrent_dropout_mask(self, step_input: Any) -> Any:
+        """The outputs' mask, the same for all steps; weight drop's with it."""
+        if not self.masks_on_demand:
+            return None
+        if self._kernel_masks is None and self.weight_drop:
+            self._kernel_masks = self.draw_kernel_masks()
+        return super().get_recurrent_dropout_mask(step_input)
+
+    def reset_recurrent_dropout_mask(self) -> None:
+        """Forgets the masks, so that the next sequence draws its own."""
+        super().reset_recurrent_dropout_mask()
+        self._kernel_masks = None
+
     def call(self, inputs: Any, states: Any, training: bool = False) -> Any:
         """One time step: `(output, states)` from `(batch, features)` and states."""
-        if training and self.dropout:
-            inputs = ops.multiply(inputs, self.dropout_mask(inputs, self.dropout))
-        drop = None
-        if training and self.recurrent_dropout:
-            drop = self.split_state(
-                self.dropout_mask(states[0], self.recurrent_dropout)
-            )
-        output, new_states = self.step(
-            self.project(inputs),
-            self.interleave_states(states),
-            self.recurrent_kernels(),
-            drop,
+        nested = isinstance(states, (list, tuple))
+        states = list(states) if nested else [states]
+        drop = masks = None
+        if training:
+            mask = self.get_dropout_mask(inputs)
+            inputs = inputs if mask is None else ops.multiply(inputs, mask)
+            drop = self.get_recurrent_dropout_mask(states[0])
+            masks = self._kernel_masks
+        around = self.arrangement()
+        recurrence = self.recurrence
+        kernels = recurrence.split_kernels(self.recurrent_kernels(masks))
+        new, _ = recurrence.forward(
+            self.project(around, ops.expand_dims(inputs, 0))[0],
+            [around.state(state) for state in states],
+            [around.product(around.kernels(part)) for part in kernels],
+            None if drop is None else around.state(drop),
+            self.recurrent_bias(around),
         )
-        return output, self.join_states(new_states)
+        new = [around.joined_state(state) for state in new]
+        return new[0], (new if nested else new[0])
 
-    def interleave_states(self, states: Sequence[Any]) -> list[Any]:
-        """States of all units to the flat list that `step` takes."""
-        by_group = zip(*[self.split_state(state) for state in states], strict=True)
-        return [state for group in by_group for state in group]
-
-    def join_states(self, states: Sequence[Any]) -> list[Any]:
-        """The inverse of `interleave_states`."""
-        count = len(self.state_size)
-        return [_join(states[s::count]) for s in range(count)]
-
-    def get_initial_state(self, batch_size: Any = None) -> list[Any]:
+    def get_initial_state(self, batch_size: Any = None) -> Any:
         """Zeros, one tensor `(batch, units)` for each state."""
-        return [
-            ops.zeros((batch_size, size), dtype=self.compute_dtype)
-            for size in self.state_size
+        zeros = [
+            ops.zeros((batch_size, self.units), dtype=self.compute_dtype)
+            for _ in keras.tree.flatten(self.state_size)
         ]
+        return zeros if isinstance(self.state_size, list) else zeros[0]
+
+    def _tensor(self, variable: Any) -> Any:
+        # Taken once, outside the loop, so that mixed precision casts it once. Not
+        # every operation of Keras takes a variable in a symbolic call.
+        value = variable.value if isinstance(variable, keras.Variable) else variable
+        return ops.cast(value, self.compute_dtype)
 
 
 class GroupedRNN(keras.layers.RNN):
     """Base class of the grouped layers: one loop over time for all groups.
 
-    Everything about states, masks, direction and statefulness is Keras's own
+    Everything about states, statefulness and shapes is Keras's own
     `keras.layers.RNN`; this class replaces only what happens between the first
     and the last time step.
     """
 
     cell: GroupedCell
+
+    def __init__(self, cell: GroupedCell, **kwargs: Any):
+        super().__init__(cell, **kwargs)
+        cell.masks_on_demand = False
+        self.input_spec = keras.layers.InputSpec(ndim=3)
 
     def inner_loop(
         self, sequences: Any, initial_state: Any, mask: Any, training: bool = False
@@ -257,58 +282,91 @@ class GroupedRNN(keras.layers.RNN):
         """Runs all groups over `(batch, time, features)`; see `keras.layers.RNN`."""
         if isinstance(mask, (list, tuple)):
             mask = mask[0]
-        initial_state = list(initial_state)
+        initial_state = keras.tree.flatten(initial_state)
         if keras.backend.backend() == "torch" and self.stateful:
             # The states are assigned in place after the loop; without a copy
             # PyTorch would find its saved tensors changed.
             initial_state = [ops.copy(state) for state in initial_state]
         cell = self.cell
+        kernel_masks = None
         if training and cell.dropout:
-            step_mask = cell.dropout_mask(sequences[:, :1, :], cell.dropout)
+            step_mask = cell.draw_mask(sequences[:, :1, :], cell.dropout)
             sequences = ops.multiply(sequences, step_mask)
-        fast = self.fast_path(sequences, initial_state, mask)
+        if training and cell.weight_drop:
+            kernel_masks = cell.draw_kernel_masks()
+        kernels = cell.recurrent_kernels(kernel_masks)
+        fast = self.fast_path(sequences, initial_state, mask, kernels)
         if fast is not None:
             return fast
-        drop = None
-        if training and cell.recurrent_dropout:
-            drop = cell.split_state(
-                cell.dropout_mask(initial_state[0], cell.recurrent_dropout)
-            )
-        kernels = cell.recurrent_kernels()
-        states = cell.interleave_states(initial_state)
-        # Where a step is masked, Keras's loop takes the first state for the output
-        # to repeat; the first of ours is the output of one group alone.
-        joined = mask is not None and len(cell.cells) > 1
-        if joined:
-            states = [initial_state[0], *states]
-
-        def step(projected: Any, states: Any) -> Any:
-            own = states[1:] if joined else states
-            output, own = cell.step(projected, own, kernels, drop)
-            return output, [output, *own] if joined else own
-
+        around = cell.arrangement(self._placement())
         # Time first: the transposition then moves the inputs, not the (usually
         # four times wider) projections.
-        last_output, outputs, states = _backend.time_loop(
-            step,
-            cell.project(ops.transpose(sequences, (1, 0, 2))),
-            states,
-            go_backwards=self.go_backwards,
-            mask=None if mask is None else ops.transpose(mask, (1, 0)),
-            unroll=self.unroll,
-            length=sequences.shape[1],
-            zero_output_for_mask=self.zero_output_for_mask,
-            return_sequences=self.return_sequences,
+        sequences = ops.transpose(sequences, (1, 0, 2))
+        if self.go_backwards:
+            sequences = ops.flip(sequences, axis=0)
+            mask = None if mask is None else ops.flip(mask, axis=1)
+        options = {
+            "bias": cell.recurrent_bias(around),
+            "mask": None,
+            "drop": None,
+            "length": sequences.shape[0],
+        }
+        if mask is not None:
+            mask = ops.cast(mask, "bool")
+            options["mask"] = around.mask(ops.transpose(mask, (1, 0)))
+        if training and cell.recurrent_dropout:
+            options["drop"] = around.state(
+                cell.draw_mask(initial_state[0], cell.recurrent_dropout)
+            )
+        arguments = (
+            cell.recurrence,
+            around,
+            cell.project(around, sequences),
+            [around.state(state) for state in initial_state],
+            kernels,
         )
+        if training and not self.unroll and cell.recurrence.differentiable_by_hand:
+            outputs, states = run_for_training(*arguments, **options)
+        else:
+            outputs, states = run(*arguments, **options, unroll=self.unroll)
+        outputs = around.joined_outputs(outputs)
+        if mask is not None:
+            outputs = _backend.masked_outputs(outputs, mask, self.zero_output_for_mask)
         return (
-            last_output,
-            ops.transpose(outputs, (1, 0, 2)),
-            cell.join_states(states[1:] if joined else states),
+            outputs[:, -1],
+            outputs if self.return_sequences else outputs[:, -1:],
+            [around.joined_state(state) for state in states],
         )
 
-    def fast_path(self, sequences: Any, initial_state: list[Any], mask: Any) -> Any:
+    def fast_path(
+        self,
+        sequences: Any,
+        initial_state: list[Any],
+        mask: Any,
+        recurrent_kernels: list[Any],
+    ) -> Any:
         """A hardware implementation's `(last, outputs, states)`, or `None`."""
         return None
+
+    def _placement(self) -> Callable[[Any], Any] | None:
+        """What spreads the groups over devices, if the user's layout map says so."""
+        distribution = keras.distribution.distribution()
+        if distribution is None:
+            return None
+        layout = distribution.get_tensor_layout(f"{self.path}/groups")
+        if layout is None:
+            return None
+        mesh = layout.device_mesh
+        axis = layout.axes[0]
+        devices = 1 if axis is None else mesh.shape[mesh.axis_names.index(axis)]
+        if len(layout.axes) != 3 or self.groups % devices:
+            raise ValueError(
+                f"The layout of '{self.path}/groups' must have three axes, (groups, "
+                "size, gates), and spread the groups evenly. Received: axes="
+                f"{layout.axes}, {self.groups} groups, {devices} devices along the "
+                "first axis."
+            )
+        return lambda kernel: keras.distribution.distribute_tensor(kernel, layout)
 
     @property
     def units(self) -> int:
@@ -350,6 +408,11 @@ class GroupedRNN(keras.layers.RNN):
         """Share of the recurrent outputs dropped in training."""
         return self.cell.recurrent_dropout
 
+    @property
+    def weight_drop(self) -> float:
+        """Share of the recurrent weights dropped in training."""
+        return self.cell.weight_drop
+
     def get_config(self) -> dict[str, Any]:
         """The arguments this layer was made with."""
         config = super().get_config()
@@ -357,7 +420,6 @@ class GroupedRNN(keras.layers.RNN):
         own = self.cell.get_config()
         for name in ("name", "trainable", "dtype"):
             own.pop(name)
-        config.update(own.pop("cell_arguments"))
         config.update(own)
         config["activity_regularizer"] = keras.regularizers.serialize(
             self.activity_regularizer
@@ -370,13 +432,23 @@ class GroupedRNN(keras.layers.RNN):
         return cls(**config)
 
 
-def _join(parts: Sequence[Any]) -> Any:
-    """The groups' tensors along the last axis."""
-    return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
+def of_first_group(name: str) -> property:
+    """A property that stock Keras has, and that all groups share."""
+    return property(
+        lambda layer: getattr(layer.cell.cells[0], name),
+        doc=f"`{name}` as given; of an initializer, that of the first group.",
+    )
 
 
-def _check_rate(name: str, rate: float) -> float:
-    if not 0 <= rate < 1:
+def check_rate(name: str, rate: float) -> float:
+    """Returns a dropout rate as a float, or raises unless it lies in `[0, 1)`.
+
+    Args:
+        name: What it is called in the message.
+        rate: What was given.
+    """
+    number = isinstance(rate, (int, float)) and not isinstance(rate, bool)
+    if not number or not 0 <= rate < 1:
         raise ValueError(
             f"`{name}` must lie in [0, 1): it is the share of values dropped in "
             f"training. Received: {name}={rate!r}."

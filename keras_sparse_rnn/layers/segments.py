@@ -63,6 +63,19 @@ def output_segments(sizes: Sequence[int]) -> list[Segment]:
     return segments
 
 
+def worth_stacking(sizes: Sequence[int]) -> bool:
+    """Whether one batched product of all groups is better than one for each.
+
+    A batched product wants groups of one size, so smaller ones are padded. It is worth
+    it as long as the padding adds at most a quarter to the arithmetic.
+
+    Args:
+        sizes: Units of each group.
+    """
+    padded = len(sizes) * max(sizes) ** 2
+    return len(sizes) > 1 and 4 * padded <= 5 * sum(size**2 for size in sizes)
+
+
 def check_input_density(groups: int, input_density: float) -> float:
     """Returns `input_density` if `groups` windows of that share can cover all.
 
