@@ -23,7 +23,7 @@ __all__ = [
     "cudnn_lstm",
     "cudnn_ok",
     "in_symbolic_scope",
-    "masked_outputs",
+    "shown_steps",
     "time_loop",
 ]
 
@@ -44,7 +44,13 @@ class _Sequences(NamedTuple):
 
 
 def time_loop(
-    step: Any, inputs: Any, initial_states: Any, *, length: int | None, unroll: bool
+    step: Any,
+    inputs: Any,
+    initial_states: Any,
+    *,
+    length: int | None,
+    return_sequences: bool,
+    unroll: bool,
 ) -> tuple[list[Any], list[Any]]:
     """Runs `step` over the leading (time) axis of `inputs`.
 
@@ -54,11 +60,12 @@ def time_loop(
         inputs: List of tensors `(time, ...)`.
         initial_states: List of tensors.
         length: The number of steps if it is known, else `None`.
+        return_sequences: Whether the outputs of all steps are wanted.
         unroll: Whether to write the steps out one by one.
 
     Returns:
-        `(outputs, states)`: the outputs of all steps, time first, in the structure of
-        `outputs_t`; and the last states.
+        `(outputs, states)`: the outputs, time first, in the structure of `outputs_t`
+        (of all steps if wanted, else unspecified); and the last states.
     """
 
     def stepped(packed: Any, states: Any) -> tuple[Any, Any]:
@@ -73,28 +80,28 @@ def time_loop(
         unroll=unroll,
         input_length=length,
         time_major=True,
-        return_all_outputs=True,
+        return_all_outputs=return_sequences,
     )
     return outputs, list(states)
 
 
-def masked_outputs(outputs: Any, mask: Any, zero_output_for_mask: bool) -> Any:
-    """What stock Keras gives for masked steps on this backend.
+def shown_steps(mask: Any, zero_output_for_mask: bool) -> Any:
+    """The steps at which stock Keras gives an output on this backend, not zeros.
 
     Args:
-        outputs: Tensor `(batch, time, units)`; at masked steps the output of the last
-            step that was not, or the initial state if there was none.
         mask: Boolean tensor `(batch, time)`.
         zero_output_for_mask: Zeros for masked steps, not the previous output.
+
+    Returns:
+        Boolean tensor `(batch, time)`, or `None` for all steps.
     """
     if zero_output_for_mask:
-        shown = mask
-    elif keras.backend.backend() == "jax":
-        return outputs
-    else:
-        # TensorFlow and PyTorch start from an output of zero, JAX from the state.
-        shown = ops.cumsum(ops.cast(mask, "int32"), axis=1) > 0
-    return ops.where(ops.expand_dims(shown, -1), outputs, ops.zeros_like(outputs))
+        return mask
+    if keras.backend.backend() == "jax":
+        return None
+    # Before the first step that counts TensorFlow and PyTorch repeat an output of
+    # zeros, JAX the initial state.
+    return ops.cumsum(ops.cast(mask, "int32"), axis=1) > 0
 
 
 def cudnn_ok(

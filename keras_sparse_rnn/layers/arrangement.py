@@ -41,7 +41,8 @@ class SideBySide:
         """`x·kernel + bias`: `(time, batch, gates, units)` of all groups.
 
         Args:
-            windows: The inputs of each group, `(time, batch, width)`.
+            windows: The inputs of each group, `(time, batch, width)`; the same tensor
+                again where groups see the same.
             kernels: `(width, gates * size)` each.
             biases: `(gates * size,)` each, or `None`.
         """
@@ -156,14 +157,15 @@ class Stacked:
         self, windows: Sequence[Any], kernels: Sequence[Any], biases: Any
     ) -> Any:
         """As of `SideBySide`, but `(time, groups, batch, gates, size)`."""
-        widths = {window.shape[-1] for window in windows}
-        if self.place is None or len(widths) > 1:
+        if len({window.shape[-1] for window in windows}) > 1:
             parts = _projections(windows, kernels, biases, self.sizes)
             return ops.stack([self._padded(part) for part in parts], axis=1)
-        # Spread like the recurrent kernels, so that no device projects for another.
-        projected = ops.einsum(
-            "tbgi,gij->tgbj", ops.stack(list(windows), axis=2), *self.kernels(kernels)
-        )
+        # One product, spread over devices like the recurrent kernels.
+        if all(window is windows[0] for window in windows):
+            equation, inputs = "tbi,gij->tgbj", windows[0]
+        else:
+            equation, inputs = "tbgi,gij->tgbj", ops.stack(list(windows), axis=2)
+        projected = ops.einsum(equation, inputs, *self.kernels(kernels))
         if biases is not None:
             (rows,) = self.kernels([ops.expand_dims(bias, 0) for bias in biases])
             projected = projected + rows

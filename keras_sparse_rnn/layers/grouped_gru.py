@@ -139,8 +139,8 @@ class GroupedGRU(GatedRNN):
     Where there is no cuDNN, `x·kernel` is one product per group for all time steps and
     all groups advance in one loop. With `training=True`, as in `fit`, its gradient is
     written by hand (one product for each recurrent kernel after the loop, not one for
-    each step); it has no second derivative: call with `training=False` to
-    differentiate twice.
+    each step). JAX's forward mode (`jax.jvp`) can't pass such a gradient: call with
+    `training=False` to use it.
 
     Args:
         units: Positive integer, units of all groups together.

@@ -166,7 +166,8 @@ class GroupedCell(_backend.DropoutRNNCell, keras.layers.Layer):
         Returns:
             Tensor `(time, ..., gates, units)`, as the arrangement lays it out.
         """
-        windows = [inputs[..., begin:end] for begin, end in self.input_segments]
+        cut = {pair: inputs[..., pair[0] : pair[1]] for pair in self.input_segments}
+        windows = [cut[pair] for pair in self.input_segments]
         kernels = [self._tensor(cell.kernel) for cell in self.cells]
         biases = [self.biases(cell)[0] for cell in self.cells]
         if biases[0] is not None:
@@ -310,6 +311,7 @@ class GroupedRNN(keras.layers.RNN):
             "mask": None,
             "drop": None,
             "length": sequences.shape[0],
+            "return_sequences": self.return_sequences,
         }
         if mask is not None:
             mask = ops.cast(mask, "bool")
@@ -329,14 +331,21 @@ class GroupedRNN(keras.layers.RNN):
             outputs, states = run_for_training(*arguments, **options)
         else:
             outputs, states = run(*arguments, **options, unroll=self.unroll)
-        outputs = around.joined_outputs(outputs)
+        states = [around.joined_state(state) for state in states]
+        if self.return_sequences:
+            outputs = around.joined_outputs(outputs)
+        else:
+            outputs = ops.expand_dims(states[0], 1)
         if mask is not None:
-            outputs = _backend.masked_outputs(outputs, mask, self.zero_output_for_mask)
-        return (
-            outputs[:, -1],
-            outputs if self.return_sequences else outputs[:, -1:],
-            [around.joined_state(state) for state in states],
-        )
+            shown = _backend.shown_steps(mask, self.zero_output_for_mask)
+            if shown is not None:
+                shown = shown if self.return_sequences else shown[:, -1:]
+                outputs = ops.where(
+                    ops.expand_dims(shown, -1), outputs, ops.zeros_like(outputs)
+                )
+        # Not a slice where it is not needed: its gradient would be a tensor of zeros.
+        last = states[0] if mask is None else outputs[:, -1]
+        return last, outputs, states
 
     def fast_path(
         self,

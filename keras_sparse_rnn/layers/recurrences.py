@@ -75,13 +75,19 @@ class Recurrence:
         raise NotImplementedError
 
     def coefficients(
-        self, kept: Sequence[Any], before: Sequence[Any], drop: Any, mask: Any
+        self,
+        kept: Sequence[Any],
+        before: Sequence[Any],
+        after: Sequence[Any],
+        drop: Any,
+        mask: Any,
     ) -> list[Any]:
         """All of a step back that doesn't depend on the step after it.
 
         Args:
             kept: What `forward` returned, for all steps.
             before: The states before each step.
+            after: The states after each step.
             drop: As for `forward`.
             mask: `None`, or 1 for a step that counts and 0 for one that does not.
         """
@@ -145,12 +151,14 @@ class LSTM(Recurrence):
         i, f, o = (self.recurrent_activation(gate) for gate in (i, f, o))
         candidate = self.activation(candidate)
         c = f * c + i * candidate
-        return [o * self.activation(c), c], [i, f, candidate, o, c]
+        return [o * self.activation(c), c], [i, f, candidate, o]
 
-    def coefficients(self, kept: Any, before: Any, drop: Any, mask: Any) -> list[Any]:
+    def coefficients(
+        self, kept: Any, before: Any, after: Any, drop: Any, mask: Any
+    ) -> list[Any]:
         """See the base class."""
-        i, f, candidate, o, c = kept
-        squashed = self.activation(c)
+        i, f, candidate, o = kept
+        squashed = self.activation(after[1])
         into_cell = o * self._slope(squashed)
         into_gates = ops.stack(
             [
@@ -212,7 +220,9 @@ class GRU(Recurrence):
             inner,
         ]
 
-    def coefficients(self, kept: Any, before: Any, drop: Any, mask: Any) -> list[Any]:
+    def coefficients(
+        self, kept: Any, before: Any, after: Any, drop: Any, mask: Any
+    ) -> list[Any]:
         """See the base class."""
         update, reset, candidate, inner = kept
         into_update = (before[0] - candidate) * self._gate_slope(update)
@@ -277,7 +287,9 @@ class GRUResetBefore(GRU):
         candidate = self.activation(projected[..., 2, :] + inner)
         return [update * h + (1 - update) * candidate], [update, reset, candidate]
 
-    def coefficients(self, kept: Any, before: Any, drop: Any, mask: Any) -> list[Any]:
+    def coefficients(
+        self, kept: Any, before: Any, after: Any, drop: Any, mask: Any
+    ) -> list[Any]:
         """See the base class."""
         update, reset, candidate = kept
         into_update = (before[0] - candidate) * self._gate_slope(update)
@@ -318,12 +330,13 @@ class SimpleRNN(Recurrence):
     ) -> tuple[list[Any], list[Any]]:
         """One time step."""
         sums = projected + products[0](_times(states[0], drop))
-        h = self.activation(sums[..., 0, :])
-        return [h], [h]
+        return [self.activation(sums[..., 0, :])], []
 
-    def coefficients(self, kept: Any, before: Any, drop: Any, mask: Any) -> list[Any]:
+    def coefficients(
+        self, kept: Any, before: Any, after: Any, drop: Any, mask: Any
+    ) -> list[Any]:
         """See the base class."""
-        slope = self._slope(kept[0])
+        slope = self._slope(after[0])
         return [slope] if mask is None else [slope * mask, 1 - mask]
 
     def backward(
@@ -356,6 +369,7 @@ def run(
     drop: Any = None,
     mask: Any = None,
     length: int | None = None,
+    return_sequences: bool = True,
     unroll: bool = False,
 ) -> tuple[Any, list[Any]]:
     """All time steps, differentiated by the backend.
@@ -371,10 +385,12 @@ def run(
         mask: `None`, or booleans over time that broadcast over a state. Where false,
             the states stay as they were.
         length: The number of steps if it is known, else `None`.
+        return_sequences: Whether the outputs of all steps are wanted.
         unroll: Whether to write the steps out one by one.
 
     Returns:
-        The outputs of all steps, and the last states.
+        The outputs of all steps, time first, or `None`; and the last states. A masked
+        step's output is that of the last step before it that was not masked.
     """
     split = recurrence.split_kernels(kernels)
     products = [arrangement.product(arrangement.kernels(part)) for part in split]
@@ -387,10 +403,11 @@ def run(
         drop,
         mask,
         length,
+        return_sequences,
         unroll,
         keep=False,
     )
-    return outputs, last
+    return (outputs if return_sequences else None), last
 
 
 def run_for_training(
@@ -404,11 +421,12 @@ def run_for_training(
     drop: Any = None,
     mask: Any = None,
     length: int | None = None,
+    return_sequences: bool = True,
 ) -> tuple[Any, list[Any]]:
-    """As `run`, with the gradient written by hand. It has no second derivative.
+    """As `run`, with the gradient written by hand.
 
-    Raises:
-        NotImplementedError: When its gradient is differentiated once more.
+    That gradient is made of operations that the backend can differentiate once more.
+    JAX's forward mode (`jax.jvp`) can't pass here, and raises.
     """
     split = [arrangement.kernels(part) for part in recurrence.split_kernels(kernels)]
     counts = [len(part) for part in split]
@@ -420,7 +438,6 @@ def run_for_training(
     if bias is not None:
         arguments.append(bias)
 
-    @ops.custom_gradient
     def compute(*arguments: Any) -> Any:
         rest = list(arguments)
         projected = rest.pop(0)
@@ -430,7 +447,7 @@ def run_for_training(
         drop, mask = constant.get("drop"), constant.get("mask")
         bias = rest.pop(0) if rest else None
         products = [arrangement.product(part) for part in parts]
-        (outputs, *kept), last = _loop(
+        kept, last = _loop(
             recurrence,
             projected,
             initial,
@@ -439,35 +456,37 @@ def run_for_training(
             drop,
             None if mask is None else mask > 0,
             length,
+            return_sequences=True,
             unroll=False,
             keep=True,
         )
-        sequences = [outputs, *kept[: len(states) - 1]]
-        kept = kept[len(states) - 1 :]
+        after, kept = kept[: len(states)], kept[len(states) :]
         before = [
             ops.concatenate([ops.expand_dims(first, 0), sequence[:-1]])
-            for first, sequence in zip(initial, sequences, strict=True)
+            for first, sequence in zip(initial, after, strict=True)
         ]
 
-        def gradient(*upstream: Any) -> tuple[Any, ...]:
-            (upstream,) = upstream
-            steps_upstream = upstream[: -len(states)]
-            carried = [upstream[k - len(states)] for k in range(len(states))]
-            coefficients = recurrence.coefficients(kept, before, drop, mask)
+        def gradient(upstream: Any) -> tuple[Any, ...]:
+            count = len(states)
+            carried = [upstream[k - count] for k in range(count)]
+            coefficients = recurrence.coefficients(kept, before, after, drop, mask)
             transposed = [arrangement.transposed_product(part) for part in parts]
+            inputs = list(coefficients)
+            if return_sequences:
+                inputs.append(upstream[:-count])
 
             def step(inputs: Any, gradients: Any) -> tuple[Any, list[Any]]:
-                from_output, *own = inputs
-                dh, *others = gradients
-                return recurrence.backward(
-                    own, [dh + from_output, *others], transposed, drop
-                )
+                if return_sequences:
+                    *inputs, by_output = inputs
+                    gradients = [gradients[0] + by_output, *gradients[1:]]
+                return recurrence.backward(inputs, gradients, transposed, drop)
 
             steps, first = _backend.time_loop(
                 step,
-                [ops.flip(x, axis=0) for x in (steps_upstream, *coefficients)],
+                [ops.flip(x, axis=0) for x in inputs],
                 carried,
                 length=length,
+                return_sequences=True,
                 unroll=False,
             )
             steps = ops.flip(steps, axis=0)
@@ -486,14 +505,18 @@ def run_for_training(
             return tuple(results)
 
         def checked(*arguments: Any, upstream: Any = None) -> tuple[Any, ...]:
-            # PyTorch's custom_gradient passes the arguments as well.
-            return gradient(arguments[0] if upstream is None else upstream)
+            if upstream is None:
+                return gradient(arguments[0])
+            # PyTorch passes the arguments as well. It records nothing inside a custom
+            # gradient: what is to be differentiated once more is computed again.
+            recording = any(argument[:0].requires_grad for argument in arguments)
+            return compute(*arguments)[1](upstream) if recording else gradient(upstream)
 
         # One tensor: PyTorch's custom_gradient takes no more.
-        result = ops.concatenate([outputs, *[ops.expand_dims(s, 0) for s in last]])
+        result = ops.concatenate([after[0], *[ops.expand_dims(s, 0) for s in last]])
         return result, checked
 
-    result = compute(*arguments)
+    result = ops.custom_gradient(compute)(*arguments)
     count = len(states)
     return result[:-count], [result[k - count] for k in range(count)]
 
@@ -507,6 +530,7 @@ def _loop(
     drop: Any,
     mask: Any,
     length: int | None,
+    return_sequences: bool,
     unroll: bool,
     keep: bool,
 ) -> tuple[Any, list[Any]]:
@@ -523,7 +547,14 @@ def _loop(
         return ([*new, *kept] if keep else new[0]), new
 
     inputs = [projected] if mask is None else [projected, mask]
-    return _backend.time_loop(step, inputs, states, length=length, unroll=unroll)
+    return _backend.time_loop(
+        step,
+        inputs,
+        states,
+        length=length,
+        return_sequences=return_sequences,
+        unroll=unroll,
+    )
 
 
 def _times(value: Any, factor: Any) -> Any:

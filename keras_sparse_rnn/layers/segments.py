@@ -15,6 +15,9 @@ Segment = tuple[int, int]
 # Products such as 200 * (1 - 0.495) land just under the integer they mean.
 _ROUNDING = 1e-7
 
+# Units of a group from which on a product of its own is as fast (benchmarks/).
+_LARGEST_STACKED = 64
+
 
 def group_sizes(units: int, groups: int | Sequence[int]) -> list[int]:
     """The number of units of each group.
@@ -66,14 +69,20 @@ def output_segments(sizes: Sequence[int]) -> list[Segment]:
 def worth_stacking(sizes: Sequence[int]) -> bool:
     """Whether one batched product of all groups is better than one for each.
 
-    A batched product wants groups of one size, so smaller ones are padded. It is worth
-    it as long as the padding adds at most a quarter to the arithmetic.
+    It measured better where groups are small, so that their number costs more than
+    their arithmetic. A batched product wants groups of one size, so smaller ones are
+    padded; that may add a quarter to the arithmetic, no more.
 
     Args:
         sizes: Units of each group.
     """
-    padded = len(sizes) * max(sizes) ** 2
-    return len(sizes) > 1 and 4 * padded <= 5 * sum(size**2 for size in sizes)
+    largest = max(sizes)
+    padded = 4 * len(sizes) * largest**2
+    return (
+        len(sizes) > 1
+        and largest <= _LARGEST_STACKED
+        and padded <= 5 * sum(size**2 for size in sizes)
+    )
 
 
 def check_input_density(groups: int, input_density: float) -> float:
