@@ -1,5 +1,5 @@
 # make demo: train, prune and export a language model on real text
-# make test: lint and tests
+# make test: lint, and tests on TensorFlow, JAX and PyTorch
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,8 +13,15 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 demo: $(READY)
 	$(BIN)/python examples/next_word.py $(DEMO_ARGS)
 
+# On every backend: layers and pruning. On TensorFlow, which comes first: everything.
+ANY_BACKEND := $(addprefix tests/test_,$(addsuffix .py,grouped_rnn grouped_lstm \
+	recurrences dense weight_drop tiered_embedding iss_regularizer iss_pruning))
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q
+
 test: lint
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q $(TEST_ARGS)
+	$(PYTEST) $(TEST_ARGS)
+	KERAS_BACKEND=jax $(PYTEST) $(ANY_BACKEND)
+	KERAS_BACKEND=torch $(PYTEST) $(ANY_BACKEND)
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -29,12 +36,13 @@ fuzz: $(READY)
 	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest -q -m fuzz --hypothesis-seed=$(SEED)
 
 bench: $(READY)
-	$(BIN)/python benchmarks/grouped_lstm.py
+	$(BIN)/python benchmarks/grouped_rnn.py
 
 # The mark of a finished install: an interrupted one is taken up again.
-$(READY): setup.cfg pyproject.toml
+$(READY): setup.cfg pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[plot,test]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable ".[jax,plot,test,torch]"
 	touch $@
 
 clean:

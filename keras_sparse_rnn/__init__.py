@@ -1,8 +1,9 @@
 """Small, fast recurrent networks for Keras 3, all the way to the phone.
 
-Start sparse (`GroupedLSTM`, `TieredEmbedding`), become sparse (`ISSPruning`,
-`ISSRegularizer`, `shrink`), ship (`export_tflite`, `export_saved_model`). The names
-of export are imported when they are first used: only they need TensorFlow.
+Start sparse (`GroupedLSTM` and its siblings, `TieredEmbedding`), become sparse
+(`ISSPruning`, `ISSRegularizer`, `shrink`), ship (`export_tflite`,
+`export_saved_model`). The names of export are imported when they are first used: only
+they need TensorFlow.
 """
 
 import importlib
@@ -17,7 +18,20 @@ from keras_sparse_rnn.iss import (
     register_rule,
     shrink,
 )
-from keras_sparse_rnn.layers import GroupedLSTM, TieredEmbedding
+from keras_sparse_rnn.layers import (
+    Budget,
+    GroupedGRU,
+    GroupedGRUCell,
+    GroupedLSTM,
+    GroupedLSTMCell,
+    GroupedSimpleRNN,
+    GroupedSimpleRNNCell,
+    TieredEmbedding,
+    WeightDropLSTM,
+    from_dense,
+    match_dense,
+    to_dense,
+)
 
 if TYPE_CHECKING:
     from keras_sparse_rnn.export import (
@@ -30,8 +44,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Budget",
     "ExportReport",
+    "GroupedGRU",
+    "GroupedGRUCell",
     "GroupedLSTM",
+    "GroupedLSTMCell",
+    "GroupedSimpleRNN",
+    "GroupedSimpleRNNCell",
     "ISSPruning",
     "ISSRegularizer",
     "LayerReport",
@@ -39,10 +59,14 @@ __all__ = [
     "Rule",
     "TFLiteModel",
     "TieredEmbedding",
+    "WeightDropLSTM",
     "export_saved_model",
     "export_tflite",
+    "from_dense",
+    "match_dense",
     "register_rule",
     "shrink",
+    "to_dense",
 ]
 
 _EXPORT = ("ExportReport", "TFLiteModel", "export_saved_model", "export_tflite")

@@ -23,6 +23,7 @@ __all__ = [
     "cudnn_lstm",
     "cudnn_ok",
     "in_symbolic_scope",
+    "reversed_time",
     "shown_steps",
     "time_loop",
 ]
@@ -83,6 +84,17 @@ def time_loop(
         return_all_outputs=return_sequences,
     )
     return outputs, list(states)
+
+
+def reversed_time(x: Any) -> Any:
+    """`x` with its leading axis the other way round.
+
+    Keras's `flip` is what XLA wants; on a CPU, TensorFlow and PyTorch move whole steps
+    faster by index.
+    """
+    if keras.backend.backend() == "jax":
+        return ops.flip(x, axis=0)
+    return ops.take(x, ops.arange(ops.shape(x)[0] - 1, -1, -1), axis=0)
 
 
 def shown_steps(mask: Any, zero_output_for_mask: bool) -> Any:

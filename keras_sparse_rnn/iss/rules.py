@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_sparse_rnn._models import is_elementwise, is_graph
 from keras_sparse_rnn.iss import trace
-from keras_sparse_rnn.layers import GroupedLSTM, TieredEmbedding
+from keras_sparse_rnn.layers import GroupedLSTM, TieredEmbedding, WeightDropLSTM
 
 # For a variable and one of its axes, which indices stay.
 Kept = Callable[[Any, int], np.ndarray]
@@ -240,7 +240,7 @@ class _Recurrent(Rule):
         family.anchors.append(tracer.key(cell.recurrent_kernel))
 
 
-@register_rule(keras.layers.LSTM)
+@register_rule(keras.layers.LSTM, WeightDropLSTM)
 class _LSTM(_Recurrent):
     def groups(self, layer: Any) -> list[tuple[Any, Any, tuple[int, int]]]:
         return [(layer.cell, slice(None), (0, layer.units))]

@@ -1,5 +1,7 @@
 """Start sparse: layers with a sparse structure fixed before training."""
 
+from keras_sparse_rnn.layers.budgets import Budget, match_dense
+from keras_sparse_rnn.layers.dense import from_dense, to_dense
 from keras_sparse_rnn.layers.grouped_gru import GroupedGRU, GroupedGRUCell
 from keras_sparse_rnn.layers.grouped_lstm import GroupedLSTM, GroupedLSTMCell
 from keras_sparse_rnn.layers.grouped_simple_rnn import (
@@ -7,8 +9,10 @@ from keras_sparse_rnn.layers.grouped_simple_rnn import (
     GroupedSimpleRNNCell,
 )
 from keras_sparse_rnn.layers.tiered_embedding import TieredEmbedding
+from keras_sparse_rnn.layers.weight_drop import WeightDropLSTM
 
 __all__ = [
+    "Budget",
     "GroupedGRU",
     "GroupedGRUCell",
     "GroupedLSTM",
@@ -16,4 +20,8 @@ __all__ = [
     "GroupedSimpleRNN",
     "GroupedSimpleRNNCell",
     "TieredEmbedding",
+    "WeightDropLSTM",
+    "from_dense",
+    "match_dense",
+    "to_dense",
 ]

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_sparse_rnn import _backend
+from keras_sparse_rnn.layers import segments
 from keras_sparse_rnn.layers.grouped_rnn import GroupedCell, GroupedRNN
 
 
@@ -54,6 +55,17 @@ class GatedRNN(GroupedRNN):
             )
         )
 
+    def _backend_is_faster(self) -> bool:
+        # Keras's PyTorch backend runs stock layers without cuDNN in a loop of PyTorch's
+        # own operations, which cost less than Keras's. Small groups are better stacked.
+        return (
+            keras.backend.backend() == "torch"
+            and self.use_cudnn == "auto"
+            and not self.unroll
+            and not self.recurrent_dropout
+            and not segments.worth_stacking(self.group_sizes)
+        )
+
     def fast_path(
         self,
         sequences: Any,
@@ -61,8 +73,8 @@ class GatedRNN(GroupedRNN):
         mask: Any,
         recurrent_kernels: list[Any],
     ) -> Any:
-        """All groups on cuDNN, or `None` where stock Keras would not take it."""
-        if self._cudnn_ok():
+        """All groups as stock Keras would run each; `None` where our loop is better."""
+        if self._cudnn_ok() or self._backend_is_faster():
             try:
                 return self._cudnn(sequences, initial_state, mask, recurrent_kernels)
             except NotImplementedError:

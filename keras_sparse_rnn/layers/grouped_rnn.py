@@ -196,9 +196,10 @@ class GroupedCell(_backend.DropoutRNNCell, keras.layers.Layer):
 
     def draw_mask(self, like: Any, rate: float) -> Any:
         """Scaled keep mask of the shape of `like`, drawn anew at each call."""
-        return keras.random.dropout(
-            ops.ones_like(like), rate=rate, seed=self.seed_generator
-        )
+        # Not in half precision: bfloat16 has too few numbers to compare a rate with.
+        ones = ops.ones_like(like, dtype=self.variable_dtype)
+        mask = keras.random.dropout(ones, rate=rate, seed=self.seed_generator)
+        return ops.cast(mask, self.compute_dtype)
 
     def draw_kernel_masks(self) -> list[Any]:
         """Scaled keep mask of each group's recurrent kernel, drawn anew."""

@@ -483,13 +483,13 @@ def run_for_training(
 
             steps, first = _backend.time_loop(
                 step,
-                [ops.flip(x, axis=0) for x in inputs],
+                [_backend.reversed_time(x) for x in inputs],
                 carried,
                 length=length,
                 return_sequences=True,
                 unroll=False,
             )
-            steps = ops.flip(steps, axis=0)
+            steps = _backend.reversed_time(steps)
             by_projected, factors, by_bias = recurrence.finish(
                 steps, kept, coefficients, _times(before[0], drop)
             )

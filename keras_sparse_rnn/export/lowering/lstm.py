@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from keras_sparse_rnn._models import is_elementwise
 from keras_sparse_rnn.export.lowering import loop, unrolled
-from keras_sparse_rnn.layers import GroupedLSTM
+from keras_sparse_rnn.layers import GroupedLSTM, WeightDropLSTM
 
 LOWERINGS = {"loop": loop.run, "unrolled": unrolled.run}
 
@@ -214,7 +214,7 @@ def _time_first(tensor: Any) -> Any:
 
 def _can_lower(layer: Any) -> bool:
     # A subclass may compute anything.
-    return type(layer) in (keras.layers.LSTM, GroupedLSTM)
+    return type(layer) in (keras.layers.LSTM, GroupedLSTM, WeightDropLSTM)
 
 
 class Replacer:
