@@ -49,9 +49,9 @@ def to_dense(layer: GroupedRNN) -> keras.layers.RNN:
     training it further changes those that are zero.
 
     The arguments are those of `layer`, the name included. The new layer holds the same
-    initializers, regularizers and constraints; the initializers, which say how a copy
-    without weights would start, are those given to `layer`. A stateful layer's states
-    are copied too. `layer` itself is not changed.
+    initializers, regularizers and constraints; from the initializers a copy without
+    weights would start, as a dense layer does. A stateful layer's states are copied
+    too. `layer` itself is not changed.
 
     Outside training the outputs are equal. In training the new layer draws dropout
     masks of its own.
@@ -60,14 +60,13 @@ def to_dense(layer: GroupedRNN) -> keras.layers.RNN:
         layer: A built `GroupedLSTM`, `GroupedGRU` or `GroupedSimpleRNN`.
 
     Returns:
-        A built `keras.layers.LSTM`, `keras.layers.GRU` or `keras.layers.SimpleRNN`, of
-        a `GroupedLSTM` with weight drop a `WeightDropLSTM`. Its kernel has shape
-        `(I, gates * U)`, its recurrent kernel `(U, gates * U)`.
+        A built `keras.layers.LSTM`, `keras.layers.GRU` or `keras.layers.SimpleRNN`; a
+        `GroupedLSTM` with weight drop becomes a `WeightDropLSTM`. The kernel has shape
+        `(I, gates * U)`, the recurrent kernel `(U, gates * U)`.
 
     Raises:
-        ValueError: If `layer` is of another class.
-        ValueError: If it is not built, or no LSTM and made with weight drop, which no
-            stock layer has.
+        ValueError: If `layer` is of another class or not built, or if it is no LSTM
+            and has weight drop, for which there is no dense layer.
 
     Example:
 
@@ -150,9 +149,8 @@ def from_dense(
         A built `GroupedLSTM`, `GroupedGRU` or `GroupedSimpleRNN`.
 
     Raises:
-        ValueError: If `layer` is of another class.
-        ValueError: If it is not built, or has too few units or inputs for the
-            structure.
+        ValueError: If `layer` is of another class, not built, or has too few units or
+            inputs for the structure.
 
     Example:
 
@@ -206,8 +204,8 @@ def kept_share(layer: keras.layers.RNN, grouped: GroupedRNN) -> KeptShare:
         A `KeptShare`, a pair of floats in `[0, 1]`. Of a matrix of zeros all is kept.
 
     Raises:
-        ValueError: If one of them is of another class.
-        ValueError: If one is not built, or the two don't match.
+        ValueError: If one of them is of another class or not built, or if the two
+            don't match.
 
     Example:
 
@@ -286,12 +284,12 @@ def _described(layer: Any) -> str:
     return f"{name} '{layer.name}'" if isinstance(layer, keras.Layer) else name
 
 
-def _arguments(layer: Any, stock: type) -> dict[str, Any]:
+def _arguments(layer: Any, stock: Any) -> dict[str, Any]:
     """The arguments of `layer` that `stock` takes.
 
     They are the objects themselves: serialized, a function would have to be registered.
     """
-    parameters = inspect.signature(stock.__init__).parameters  # type: ignore[misc]
+    parameters = inspect.signature(stock.__init__).parameters
     shared = [name for name in parameters if name not in ("self", "seed", "kwargs")]
     return {name: getattr(layer, name) for name in shared} | {
         "seed": layer.cell.seed,

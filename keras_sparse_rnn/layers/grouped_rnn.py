@@ -144,6 +144,8 @@ class GroupedCell(_backend.DropoutRNNCell, keras.layers.Layer):
             )
         for cell, (begin, end) in zip(self.cells, self.input_segments, strict=True):
             cell.build((*input_shape[:-1], end - begin))
+        # Groups look at their windows only: inputs that are too wide would pass.
+        self.input_spec = keras.layers.InputSpec(axes={-1: inputs})
         self.built = True
 
     def arrangement(self, place: Callable[[Any], Any] | None = None) -> Any:
@@ -152,9 +154,28 @@ class GroupedCell(_backend.DropoutRNNCell, keras.layers.Layer):
         Args:
             place: As for `Stacked`: what spreads the groups over devices.
         """
-        if place is not None or segments.worth_stacking(self.group_sizes):
+        # An activation of unknown derivative may not be element-wise, as softmax is
+        # not: it sees all units, as in a dense layer.
+        elementwise = self.recurrence.differentiable_by_hand
+        worth_it = elementwise and segments.worth_stacking(self.group_sizes)
+        if place is not None or worth_it:
             return Stacked(self.group_sizes, place)
         return SideBySide(self.group_sizes)
+
+    def check_states(self, states: Sequence[Any]) -> None:
+        """Raises unless `states` are as many and as wide as the cell's.
+
+        Args:
+            states: Tensors `(batch, units)`.
+        """
+        widths = [state.shape[-1] for state in states]
+        expected = keras.tree.flatten(self.state_size)
+        if widths != expected:
+            raise ValueError(
+                f"`initial_state` must hold one tensor (batch, {self.units}) for each "
+                f"of the {len(expected)} states of all groups together. Received: "
+                f"shapes {[tuple(state.shape) for state in states]}."
+            )
 
     def project(self, arrangement: Any, inputs: Any) -> Any:
         """`x·kernel + bias` of all groups and time steps.
@@ -229,6 +250,7 @@ class GroupedCell(_backend.DropoutRNNCell, keras.layers.Layer):
         """One time step: `(output, states)` from `(batch, features)` and states."""
         nested = isinstance(states, (list, tuple))
         states = list(states) if nested else [states]
+        self.check_states(states)
         drop = masks = None
         if training:
             mask = self.get_dropout_mask(inputs)
@@ -278,6 +300,12 @@ class GroupedRNN(keras.layers.RNN):
         cell.masks_on_demand = False
         self.input_spec = keras.layers.InputSpec(ndim=3)
 
+    def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:
+        """Creates the variables, and those of the states of a stateful layer."""
+        super().build(sequences_shape, initial_state_shape)
+        axes = {-1: sequences_shape[-1]}
+        self.input_spec = keras.layers.InputSpec(ndim=3, axes=axes)
+
     def inner_loop(
         self, sequences: Any, initial_state: Any, mask: Any, training: bool = False
     ) -> Any:
@@ -285,6 +313,7 @@ class GroupedRNN(keras.layers.RNN):
         if isinstance(mask, (list, tuple)):
             mask = mask[0]
         initial_state = keras.tree.flatten(initial_state)
+        self.cell.check_states(initial_state)
         if keras.backend.backend() == "torch" and self.stateful:
             # The states are assigned in place after the loop; without a copy
             # PyTorch would find its saved tensors changed.
