@@ -97,22 +97,23 @@ def reversed_time(x: Any) -> Any:
     return ops.take(x, ops.arange(ops.shape(x)[0] - 1, -1, -1), axis=0)
 
 
-def shown_steps(mask: Any, zero_output_for_mask: bool) -> Any:
+def shown_steps(mask: Any, zero_output_for_mask: bool, unroll: bool) -> Any:
     """The steps at which stock Keras gives an output on this backend, not zeros.
 
     Args:
         mask: Boolean tensor `(batch, time)`.
         zero_output_for_mask: Zeros for masked steps, not the previous output.
+        unroll: Whether the steps are written out one by one.
 
     Returns:
         Boolean tensor `(batch, time)`, or `None` for all steps.
     """
     if zero_output_for_mask:
         return mask
-    if keras.backend.backend() == "jax":
+    if keras.backend.backend() == "jax" and not unroll:
         return None
-    # Before the first step that counts TensorFlow and PyTorch repeat an output of
-    # zeros, JAX the initial state.
+    # Before the first step that counts an output of zeros is repeated, in JAX's loop
+    # alone the initial state.
     return ops.cumsum(ops.cast(mask, "int32"), axis=1) > 0
 
 

@@ -1,7 +1,7 @@
 """Start sparse: layers with a sparse structure fixed before training."""
 
 from keras_sparse_rnn.layers.budgets import Budget, match_dense
-from keras_sparse_rnn.layers.dense import from_dense, to_dense
+from keras_sparse_rnn.layers.dense import KeptShare, from_dense, kept_share, to_dense
 from keras_sparse_rnn.layers.grouped_gru import GroupedGRU, GroupedGRUCell
 from keras_sparse_rnn.layers.grouped_lstm import GroupedLSTM, GroupedLSTMCell
 from keras_sparse_rnn.layers.grouped_simple_rnn import (
@@ -19,9 +19,11 @@ __all__ = [
     "GroupedLSTMCell",
     "GroupedSimpleRNN",
     "GroupedSimpleRNNCell",
+    "KeptShare",
     "TieredEmbedding",
     "WeightDropLSTM",
     "from_dense",
+    "kept_share",
     "match_dense",
     "to_dense",
 ]

@@ -367,7 +367,7 @@ class GroupedRNN(keras.layers.RNN):
         else:
             outputs = ops.expand_dims(states[0], 1)
         if mask is not None:
-            shown = _backend.shown_steps(mask, self.zero_output_for_mask)
+            shown = _backend.shown_steps(mask, self.zero_output_for_mask, self.unroll)
             if shown is not None:
                 shown = shown if self.return_sequences else shown[:, -1:]
                 outputs = ops.where(
