@@ -40,7 +40,7 @@ def printed_by(script, *arguments, backend, **environment):
         },
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
@@ -106,9 +106,9 @@ def test_four_devices_learn_what_one_does(four_devices, case):
 def test_a_rule_gives_each_device_its_groups(four_devices):
     # Groups, batch, size; size without and with gates: the steps back, and forth.
     together = four_devices["data"]["products in the loop"]
-    assert together == [[8, 2, 4], [8, 2, 16]]
+    assert together == [[4, 2, 8], [4, 2, 32]]
     divided = four_devices["groups"]["products in the loop"]
-    assert divided == [[4, 4, 4], [4, 4, 16]]
+    assert divided == [[2, 4, 8], [2, 4, 32]]
 
 
 @needs_jax
@@ -132,7 +132,7 @@ def test_rules_cut_variables_along_their_last_axis(four_devices, variables):
         for path, (shape, part) in four_devices["groups"][variables].items()
         if "group_" in path
     }
-    assert len(found) == 8 * 3
+    assert len(found) == 4 * 3
     for *rest, last in found.values():
         assert last == [*rest[0][:-1], rest[0][-1] // 2]
 
@@ -159,14 +159,12 @@ def test_groups_of_different_sizes_are_divided_too():
 
 
 @needs_jax
-def test_two_processes_learn_what_one_does():
-    script = SCRIPTS / "processes.py"
-    (one,) = map(last_line, printed_by_processes(script, 1))
-    assert one["processes"] == 1
-    for two in map(last_line, printed_by_processes(script, 2)):
+def test_two_processes_learn_what_one_device_does(four_devices):
+    one = four_devices["data"]["one"]
+    for two in map(last_line, printed_by_processes(SCRIPTS / "processes.py", 2)):
         assert two["processes"] == 2
-        assert_same_training(two["data"], one["data"])
-        assert_same_training(two["groups"], one["data"])
+        assert_same_training(two["data"], one)
+        assert_same_training(two["groups"], one)
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,9 @@ Segment = tuple[int, int]
 # Products such as 200 * (1 - 0.495) land just under the integer they mean.
 _ROUNDING = 1e-7
 
-# Units of a group from which on a product of its own is as fast (benchmarks/).
-_LARGEST_STACKED = 64
+# With fewer groups, or larger ones, a product for each is as fast (benchmarks/).
+_FEWEST_STACKED = 4
+_LARGEST_STACKED = 16
 
 
 def group_sizes(units: int, groups: int | Sequence[int]) -> list[int]:
@@ -69,9 +70,9 @@ def output_segments(sizes: Sequence[int]) -> list[Segment]:
 def worth_stacking(sizes: Sequence[int]) -> bool:
     """Whether one batched product of all groups is better than one for each.
 
-    It measured better where groups are small, so that their number costs more than
-    their arithmetic. A batched product wants groups of one size, so smaller ones are
-    padded; that may add a quarter to the arithmetic, no more.
+    It measured better where groups are many and small, so that their number costs more
+    than their arithmetic. A batched product wants groups of one size, so smaller ones
+    are padded; that may add a quarter to the arithmetic, no more.
 
     Args:
         sizes: Units of each group.
@@ -79,7 +80,7 @@ def worth_stacking(sizes: Sequence[int]) -> bool:
     largest = max(sizes)
     padded = 4 * len(sizes) * largest**2
     return (
-        len(sizes) > 1
+        len(sizes) >= _FEWEST_STACKED
         and largest <= _LARGEST_STACKED
         and padded <= 5 * sum(size**2 for size in sizes)
     )

@@ -131,10 +131,6 @@ def refused(layer, distribution):
     return None
 
 
-def lstm():
-    return GroupedLSTM(32, 8)
-
-
 def uneven_gru():
     return GroupedGRU(32, [5, 3, 4, 4, 5, 3, 4, 4], input_density=0.5)
 
@@ -144,12 +140,14 @@ def three_groups():
 
 
 CASES = {
-    "data": lambda: case(lstm, keras.distribution.DataParallel()),
-    "groups": lambda: case(lstm, model_parallel((2, 2), {**GROUPS, **VARIABLES})),
+    "data": lambda: case(training.lstm, keras.distribution.DataParallel()),
+    "groups": lambda: case(
+        training.lstm, model_parallel((2, 2), {**GROUPS, **VARIABLES})
+    ),
     "uneven": lambda: case(uneven_gru, model_parallel((1, 4), GROUPS)),
     "three groups": lambda: refused(three_groups, model_parallel((2, 2), GROUPS)),
     "two axes": lambda: refused(
-        lstm, model_parallel((2, 2), {".*/groups": ("model", None)})
+        training.lstm, model_parallel((2, 2), {".*/groups": ("model", None)})
     ),
 }
 

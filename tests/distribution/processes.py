@@ -9,8 +9,6 @@ import keras
 import numpy as np
 import training
 
-from keras_sparse_rnn import GroupedLSTM
-
 
 def groups_parallel(processes):
     """The groups divided among processes, which all see the whole batch."""
@@ -33,16 +31,17 @@ def trained(distribution):
     """The losses and weights, with a share of each batch or of the groups."""
     x, y = (share_of(array, distribution) for array in training.data())
     with distribution.scope():
-        model = training.model_of(lambda: GroupedLSTM(32, 4))
+        model = training.model_of(training.lstm)
         size = training.BATCH // distribution.num_model_replicas
         return training.trained(model, x, y, size)
 
 
 keras.distribution.initialize()
+processes = keras.distribution.get_device_count()
+data_parallel = keras.distribution.DataParallel(auto_shard_dataset=False)
 result = {
-    "processes": keras.distribution.get_device_count(),
-    "data": trained(keras.distribution.DataParallel(auto_shard_dataset=False)),
+    "processes": processes,
+    "data": trained(data_parallel),
+    "groups": trained(groups_parallel(processes)),
 }
-if result["processes"] > 1:
-    result["groups"] = trained(groups_parallel(result["processes"]))
 print(json.dumps(result))

@@ -5,6 +5,8 @@ import warnings
 import keras
 import numpy as np
 
+from keras_sparse_rnn import GroupedLSTM
+
 # As in pyproject.toml: these scripts run outside pytest.
 warnings.simplefilter("error")
 warnings.filterwarnings(
@@ -14,6 +16,11 @@ warnings.filterwarnings(
 )
 
 STEPS, FEATURES, BATCH, BATCHES = 6, 8, 8, 4
+
+
+def lstm():
+    """The layer of most of these trainings."""
+    return GroupedLSTM(32, 4)
 
 
 def data():
