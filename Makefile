@@ -13,15 +13,14 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 demo: $(READY)
 	$(BIN)/python examples/next_word.py $(DEMO_ARGS)
 
-# On every backend: layers and pruning. On TensorFlow, which comes first: everything.
-ANY_BACKEND := $(addprefix tests/test_,$(addsuffix .py,grouped_rnn grouped_lstm \
-	recurrences dense weight_drop tiered_embedding iss_regularizer iss_pruning))
+# All of them on TensorFlow; on JAX and PyTorch those of layers and pruning that
+# tests/everywhere.txt names.
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q
 
 test: lint
 	$(PYTEST) $(TEST_ARGS)
-	KERAS_BACKEND=jax $(PYTEST) $(ANY_BACKEND)
-	KERAS_BACKEND=torch $(PYTEST) $(ANY_BACKEND)
+	KERAS_BACKEND=jax $(PYTEST) @tests/everywhere.txt
+	KERAS_BACKEND=torch $(PYTEST) @tests/everywhere.txt
 
 lint: $(READY)
 	$(BIN)/ruff check .

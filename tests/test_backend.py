@@ -1,11 +1,6 @@
 """What the package relies on in `keras.src.backend`: fails loudly if it moves."""
 
-import importlib.util
 import inspect
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import keras
 import pytest
@@ -87,41 +82,3 @@ def test_variables_still_hold_what_pruning_hangs_on(attribute):
     variable = keras.Variable([1.0])
     setattr(variable, attribute, getattr(variable, attribute))
     assert hasattr(variable, attribute)
-
-
-# The other backends run a part of the tests, each in a process of its own.
-
-ELSEWHERE = [
-    "test_grouped_lstm.py::test_equals_dense[sizes]",
-    "test_grouped_lstm.py::test_equals_dense_under_a_mask[state-left padded]",
-    "test_grouped_lstm.py::test_equals_dense_under_a_mask_however_it_is_wired",
-    "test_grouped_lstm.py::test_stateful_equals_dense_over_batches_and_resets",
-    "test_grouped_lstm.py::test_compiled_by_xla[sequences]",
-    "test_tiered_embedding.py::test_equals_a_dense_table_with_zeros",
-    "test_tiered_embedding.py::test_compiled_by_xla",
-    "test_iss_pruning.py::test_dead_units_stay_dead[adam]",
-    "test_iss_regularizer.py::test_proximal_step[0.05-True]",
-    "test_iss_regularizer.py::test_paper_form_pulls_along_the_gradient_of_the_norm",
-    "test_iss_regularizer.py::test_a_stateless_loop_under_jit_reaches_exact_zeros",
-]
-
-
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="started there")
-@pytest.mark.parametrize("name", ["jax", "torch"])
-def test_other_backends(name):
-    if importlib.util.find_spec(name) is None:
-        pytest.skip(f"{name} is not installed")
-    here = Path(__file__).parent
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
-            *(str(here / node) for node in ELSEWHERE),
-        ],
-        cwd=here.parent,
-        env={**os.environ, "KERAS_BACKEND": name},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-6000:]

@@ -16,6 +16,11 @@ from keras_sparse_rnn.layers import (
 )
 
 BACKEND = keras.backend.backend()
+if BACKEND == "jax":
+    import jax
+
+    # Nearly all of the time of these tests would go into optimizing tiny programs.
+    jax.config.update("jax_disable_most_optimizations", True)
 FEATURES = 5
 UNITS = 7
 STATES = {"lstm": 2, "gru": 1, "gru, reset before": 1, "simple": 1}

@@ -132,7 +132,7 @@ class GroupedLSTM(GatedRNN):
 
     On a CPU small layers gain nothing: with TensorFlow, an LSTM of 64 units measured as
     fast as the stock layer or up to a half slower, the more groups the slower; from 128
-    units on it was faster, with any number of groups (docs/benchmarks.md).
+    units on it was faster (docs/benchmarks.md).
 
     Args:
         units: Positive integer, units of all groups together.

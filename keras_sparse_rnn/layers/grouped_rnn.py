@@ -271,12 +271,13 @@ class GroupedCell(_backend.DropoutRNNCell, keras.layers.Layer):
         return new[0], (new if nested else new[0])
 
     def get_initial_state(self, batch_size: Any = None) -> Any:
-        """Zeros, one tensor `(batch, units)` for each state."""
-        zeros = [
+        """Zeros, a list with one tensor `(batch, units)` for each state."""
+        # A list even of one: in JAX Keras takes a state that is none for the output of
+        # the last of `StackedRNNCells`.
+        return [
             ops.zeros((batch_size, self.units), dtype=self.compute_dtype)
             for _ in keras.tree.flatten(self.state_size)
         ]
-        return zeros if isinstance(self.state_size, list) else zeros[0]
 
     def _tensor(self, variable: Any) -> Any:
         # Taken once, outside the loop, so that mixed precision casts it once. Not
@@ -314,6 +315,8 @@ class GroupedRNN(keras.layers.RNN):
             mask = mask[0]
         initial_state = keras.tree.flatten(initial_state)
         self.cell.check_states(initial_state)
+        # `stateless_call` of a layer alone casts nothing.
+        sequences = ops.cast(sequences, self.compute_dtype)
         if keras.backend.backend() == "torch" and self.stateful:
             # The states are assigned in place after the loop; without a copy
             # PyTorch would find its saved tensors changed.
