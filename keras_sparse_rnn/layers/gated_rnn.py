@@ -23,7 +23,9 @@ class GatedRNN(GroupedRNN):
                 f"Received: use_cudnn={use_cudnn!r}."
             )
         super().__init__(cell, **kwargs)
-        self.use_cudnn = use_cudnn
+        self.use_cudnn = use_cudnn if use_cudnn == "auto" else bool(use_cudnn)
+        if self.use_cudnn is True and not self._may_use_cudnn():
+            raise ValueError(self._no_cudnn())
         if self._cudnn_ok() and keras.backend.backend() == "tensorflow":
             # As stock Keras: cuDNN's operations can't be compiled by XLA.
             self.supports_jit = False
@@ -41,6 +43,26 @@ class GatedRNN(GroupedRNN):
     def cudnn_conditions(self) -> dict[str, Any]:
         """What the backend asks of the layer besides its activations."""
         return {"use_bias": self.cell.cells[0].use_bias}
+
+    def _may_use_cudnn(self) -> bool:
+        """Whether cuDNN could run this layer if there were a GPU."""
+        first = self.cell.cells[0]
+        return (
+            first.activation is keras.activations.tanh
+            and first.recurrent_activation is keras.activations.sigmoid
+            and not self.recurrent_dropout
+            and not self.unroll
+            and all(self.cudnn_conditions().values())
+        )
+
+    def _no_cudnn(self) -> str:
+        return (
+            f"Layer '{self.name}' has use_cudnn=True, but cuDNN can't be used: it "
+            "needs a GPU, the default activations, a bias, no recurrent_dropout, "
+            "unroll=False, of a GRU reset_after=True and a backend other than JAX and, "
+            "with JAX and PyTorch, no mask. Pass use_cudnn='auto' to use it only where "
+            "possible."
+        )
 
     def _cudnn_ok(self) -> bool:
         first = self.cell.cells[0]
@@ -64,6 +86,8 @@ class GatedRNN(GroupedRNN):
             and not self.unroll
             and not self.recurrent_dropout
             and not segments.worth_stacking(self.group_sizes)
+            # An activation that may not be element-wise sees the units of all groups.
+            and self.cell.recurrence.differentiable_by_hand
         )
 
     def fast_path(
@@ -81,13 +105,7 @@ class GatedRNN(GroupedRNN):
                 # What the backend says for a mask it can't take.
                 pass
         if self.use_cudnn is True:
-            raise ValueError(
-                f"Layer '{self.name}' has use_cudnn=True, but cuDNN can't be used: "
-                "it needs a GPU, the default activations, a bias, no "
-                "recurrent_dropout, unroll=False, of a GRU reset_after=True and a "
-                "backend other than JAX and, with JAX and PyTorch, no mask. Pass "
-                "use_cudnn='auto' to use it only where possible."
-            )
+            raise ValueError(self._no_cudnn())
         return None
 
     def _cudnn(

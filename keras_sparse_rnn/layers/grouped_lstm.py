@@ -130,9 +130,10 @@ class GroupedLSTM(GatedRNN):
     each step). JAX's forward mode (`jax.jvp`) can't pass such a gradient: call with
     `training=False` to use it.
 
-    On a CPU small layers gain nothing: with TensorFlow, an LSTM of 64 units measured as
-    fast as the stock layer or up to a half slower, the more groups the slower; from 128
-    units on it was faster (docs/benchmarks.md).
+    On a CPU small layers gain nothing: with TensorFlow, 64 units measured as fast as
+    the stock layer or up to half as fast, the more groups the slower; 128 units and
+    more were faster. See docs/benchmarks.md.
+    With PyTorch one group runs in the stock layer's own loop, as fast as that.
 
     Args:
         units: Positive integer, units of all groups together.

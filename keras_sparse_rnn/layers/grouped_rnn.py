@@ -6,6 +6,7 @@ of its own would have. This module decides which inputs each of them sees and
 advances all of them in one loop.
 """
 
+import numbers
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -162,19 +163,19 @@ class GroupedCell(_backend.DropoutRNNCell, keras.layers.Layer):
             return Stacked(self.group_sizes, place)
         return SideBySide(self.group_sizes)
 
-    def check_states(self, states: Sequence[Any]) -> None:
-        """Raises unless `states` are as many and as wide as the cell's.
+    def check_states(self, shapes: Sequence[Any]) -> None:
+        """Raises unless states are as many and as wide as the cell's.
 
         Args:
-            states: Tensors `(batch, units)`.
+            shapes: Of the states, `(batch, units)` each.
         """
-        widths = [state.shape[-1] for state in states]
+        widths = [shape[-1] for shape in shapes]
         expected = keras.tree.flatten(self.state_size)
         if widths != expected:
             raise ValueError(
                 f"`initial_state` must hold one tensor (batch, {self.units}) for each "
                 f"of the {len(expected)} states of all groups together. Received: "
-                f"shapes {[tuple(state.shape) for state in states]}."
+                f"shapes {[tuple(shape) for shape in shapes]}."
             )
 
     def project(self, arrangement: Any, inputs: Any) -> Any:
@@ -250,7 +251,7 @@ class GroupedCell(_backend.DropoutRNNCell, keras.layers.Layer):
         """One time step: `(output, states)` from `(batch, features)` and states."""
         nested = isinstance(states, (list, tuple))
         states = list(states) if nested else [states]
-        self.check_states(states)
+        self.check_states([state.shape for state in states])
         drop = masks = None
         if training:
             mask = self.get_dropout_mask(inputs)
@@ -303,6 +304,11 @@ class GroupedRNN(keras.layers.RNN):
 
     def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:
         """Creates the variables, and those of the states of a stateful layer."""
+        if initial_state_shape is not None:
+            shapes = initial_state_shape
+            if not shapes or not isinstance(shapes[0], (list, tuple)):
+                shapes = [shapes]
+            self.cell.check_states(shapes)
         super().build(sequences_shape, initial_state_shape)
         axes = {-1: sequences_shape[-1]}
         self.input_spec = keras.layers.InputSpec(ndim=3, axes=axes)
@@ -314,7 +320,7 @@ class GroupedRNN(keras.layers.RNN):
         if isinstance(mask, (list, tuple)):
             mask = mask[0]
         initial_state = keras.tree.flatten(initial_state)
-        self.cell.check_states(initial_state)
+        self.cell.check_states([state.shape for state in initial_state])
         # `stateless_call` of a layer alone casts nothing.
         sequences = ops.cast(sequences, self.compute_dtype)
         if keras.backend.backend() == "torch" and self.stateful:
@@ -348,6 +354,7 @@ class GroupedRNN(keras.layers.RNN):
         }
         if mask is not None:
             mask = ops.cast(mask, "bool")
+            mask = mask if len(mask.shape) == 2 else ops.squeeze(mask, axis=-1)
             options["mask"] = around.mask(ops.transpose(mask, (1, 0)))
         if training and cell.recurrent_dropout:
             options["drop"] = around.state(
@@ -393,7 +400,8 @@ class GroupedRNN(keras.layers.RNN):
     def _placement(self) -> Callable[[Any], Any] | None:
         """What spreads the groups over devices, if the user's layout map says so."""
         distribution = keras.distribution.distribution()
-        if distribution is None:
+        if distribution is None or keras.backend.backend() != "jax":
+            # Keras spreads nothing on other backends.
             return None
         layout = distribution.get_tensor_layout(f"{self.path}/groups")
         if layout is None:
@@ -407,6 +415,13 @@ class GroupedRNN(keras.layers.RNN):
                 "size, gates), and spread the groups evenly. Received: axes="
                 f"{layout.axes}, {self.groups} groups, {devices} devices along the "
                 "first axis."
+            )
+        if not self.cell.recurrence.differentiable_by_hand:
+            raise ValueError(
+                f"The groups of '{self.path}' can't be spread over devices: it is not "
+                "known of its activations that they act on each unit by itself. Use "
+                "tanh, sigmoid, hard_sigmoid, relu or linear, or take the rule for "
+                f"'{self.path}/groups' out of the layout map."
             )
         return lambda kernel: keras.distribution.distribute_tensor(kernel, layout)
 
@@ -489,7 +504,7 @@ def check_rate(name: str, rate: float) -> float:
         name: What it is called in the message.
         rate: What was given.
     """
-    number = isinstance(rate, (int, float)) and not isinstance(rate, bool)
+    number = isinstance(rate, numbers.Real) and not isinstance(rate, bool)
     if not number or not 0 <= rate < 1:
         raise ValueError(
             f"`{name}` must lie in [0, 1): it is the share of values dropped in "

@@ -118,15 +118,15 @@ class GroupedSimpleRNN(GroupedRNN):
 
     With `groups=1` the layer is `keras.layers.SimpleRNN` in weights and results.
 
-    Where there is no cuDNN, `x·kernel` is one product per group for all time steps and
+    `x·kernel` is one product per group for all time steps and
     all groups advance in one loop. With `training=True`, as in `fit`, its gradient is
     written by hand (one product for each recurrent kernel after the loop, not one for
     each step). JAX's forward mode (`jax.jvp`) can't pass such a gradient: call with
     `training=False` to use it.
 
-    On a CPU small layers gain nothing: with TensorFlow, an LSTM of 64 units measured as
-    fast as the stock layer or up to a half slower, the more groups the slower; from 128
-    units on it was faster (docs/benchmarks.md).
+    On a CPU small layers gain nothing: with TensorFlow, 64 units measured as fast as
+    the stock layer or up to half as fast, the more groups the slower; 128 units and
+    more were faster (an LSTM; a simple RNN has the same loop). See docs/benchmarks.md.
 
     Args:
         units: Positive integer, units of all groups together.
@@ -156,7 +156,7 @@ class GroupedSimpleRNN(GroupedRNN):
             mask a batch for all time steps and all gates.
         weight_drop: Share of the recurrent kernels' weights to drop in training
             (DropConnect). One mask a batch, for all its examples and time steps; what
-            remains is scaled by `1 / (1 - weight_drop)`. Works with cuDNN.
+            remains is scaled by `1 / (1 - weight_drop)`.
         seed: Random seed of all three dropouts.
         return_sequences: Whether to return the output of every time step.
         return_state: Whether to return the last states after the output.

@@ -7,6 +7,7 @@ Reference: Demeester et al., "Predefined Sparseness in Recurrent Sequence
 Models", CoNLL 2018, section 3.1.
 """
 
+import numbers
 import operator
 from collections.abc import Sequence
 
@@ -32,7 +33,7 @@ def group_sizes(units: int, groups: int | Sequence[int]) -> list[int]:
         A list with one positive integer for each group.
     """
     units = positive("units", units)
-    if isinstance(groups, Sequence) and not isinstance(groups, str):
+    if hasattr(groups, "__iter__") and not isinstance(groups, str):
         sizes = [positive("groups", size, shown=list(groups)) for size in groups]
         if not sizes or sum(sizes) != units:
             raise ValueError(
@@ -93,7 +94,7 @@ def check_input_density(groups: int, input_density: float) -> float:
         groups: Number of groups.
         input_density: Share of the inputs that each group sees.
     """
-    if isinstance(input_density, bool) or not isinstance(input_density, (int, float)):
+    if isinstance(input_density, bool) or not isinstance(input_density, numbers.Real):
         raise ValueError(
             "`input_density` must be a number, the share of the inputs that each "
             f"group sees. Received: input_density={input_density!r}."
@@ -153,9 +154,14 @@ def check_input_segments(
         segments: One `(begin, end)` for each group.
         groups: Number of groups.
     """
+    if not hasattr(segments, "__iter__") or isinstance(segments, str):
+        raise ValueError(
+            "`input_segments` must be a list with one (begin, end) for each group. "
+            f"Received: input_segments={segments!r}."
+        )
     checked: list[Segment] = []
     for segment in segments:
-        pair = tuple(segment)
+        pair = tuple(segment) if hasattr(segment, "__iter__") else ()
         if len(pair) != 2 or not all(hasattr(i, "__index__") for i in pair):
             raise ValueError(
                 "Each of `input_segments` must be a pair of integers (begin, end). "

@@ -5,6 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_sparse_rnn.layers.grouped_rnn import check_rate
+
 
 class _KeptApart(float):
     """A zero that is true, for a cell that must not be run but by its own layer."""
@@ -64,13 +66,9 @@ class WeightDropLSTM(keras.layers.LSTM):
     """
 
     def __init__(self, units: int, *args: Any, weight_drop: float = 0.0, **kwargs: Any):
-        if not isinstance(weight_drop, (int, float)) or not 0 <= weight_drop < 1:
-            raise ValueError(
-                "`weight_drop` must lie in [0, 1): it is the share of recurrent "
-                f"weights dropped in training. Received: weight_drop={weight_drop!r}."
-            )
+        rate = check_rate("weight_drop", weight_drop)
         super().__init__(units, *args, **kwargs)
-        self.weight_drop = float(weight_drop)
+        self.weight_drop = rate
         if self.weight_drop and not self.cell.recurrent_dropout:
             # On a GPU `Bidirectional` may hand the kernels of both directions to
             # cuDNN by itself, past this layer and so undropped. It leaves this to
