@@ -3,6 +3,7 @@
 import inspect
 
 import keras
+import numpy as np
 import pytest
 from keras.src import backend
 from keras.src.backend.common.symbolic_scope import SymbolicScope, in_symbolic_scope
@@ -52,7 +53,78 @@ def test_signature_of_the_cudnn_lstm():
 def test_signature_of_cudnn_ok():
     expected = ["activation", "recurrent_activation", "unroll", "use_bias"]
     assert names(backend.cudnn_ok)[:4] == expected
-    assert isinstance(_backend.cudnn_ok(keras.ops.tanh, keras.ops.tanh, 0, 1), bool)
+    tanh = keras.ops.tanh
+    for conditions in ({"use_bias": True}, {"use_bias": True, "reset_after": True}):
+        assert isinstance(_backend.cudnn_ok(tanh, tanh, False, **conditions), bool)
+
+
+def test_signature_of_the_cudnn_gru():
+    expected = [
+        "inputs",
+        "initial_state",
+        "mask",
+        "kernel",
+        "recurrent_kernel",
+        "bias",
+        "activation",
+        "recurrent_activation",
+        "return_sequences",
+        "go_backwards",
+        "unroll",
+        "reset_after",
+    ]
+    assert names(backend.gru)[: len(expected)] == expected
+
+
+def test_stock_rnn_asks_a_cell_with_dropout_for_its_masks():
+    assert issubclass(keras.layers.LSTMCell, _backend.DropoutRNNCell)
+    asked = []
+
+    class Cell(_backend.DropoutRNNCell, keras.layers.Layer):
+        state_size = output_size = 1
+
+        def call(self, inputs, states):
+            asked.append("step")
+            return inputs, states
+
+        def get_dropout_mask(self, step_input):
+            asked.append("inputs")
+
+        def get_recurrent_dropout_mask(self, step_input):
+            asked.append("outputs")
+
+        def reset_dropout_mask(self):
+            asked.append("reset")
+
+        def reset_recurrent_dropout_mask(self):
+            asked.append("reset")
+
+    keras.layers.RNN(Cell())(np.ones((2, 3, 1), "float32"))
+    assert asked[:2] == ["inputs", "outputs"]
+    assert asked[-2:] == ["reset", "reset"]
+    assert "step" in asked[2:-2]
+
+
+@pytest.mark.parametrize("length", [None, 5])
+def test_the_time_loop_takes_several_sequences_of_any_length(length):
+    a = np.arange(20, dtype="float32").reshape(5, 2, 2)
+
+    def step(inputs, states):
+        x, y = inputs
+        new = states[0] + x * y
+        return [new, x], [new]
+
+    outputs, states = _backend.time_loop(
+        step,
+        [keras.ops.convert_to_tensor(a), keras.ops.convert_to_tensor(a + 1)],
+        [keras.ops.zeros((2, 2))],
+        length=length,
+        return_sequences=True,
+        unroll=False,
+    )
+    sums = np.cumsum(a * (a + 1), axis=0)
+    for tensor, expected in zip([*outputs, *states], [sums, a, sums[-1]], strict=True):
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(tensor), expected)
 
 
 def test_symbolic_scope_is_told_from_a_real_call():
@@ -74,7 +146,7 @@ def test_symbolic_scope_is_told_from_a_real_call():
 
 def test_no_cudnn_on_a_backend_that_has_none(monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "numpy")
-    assert not _backend.cudnn_ok("tanh", "sigmoid", False, True)
+    assert not _backend.cudnn_ok("tanh", "sigmoid", False, use_bias=True)
 
 
 @pytest.mark.parametrize("attribute", ["constraint", "regularizer", "trainable"])

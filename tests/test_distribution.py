@@ -64,8 +64,18 @@ def printed_by_processes(script, count):
             KERAS_DISTRIBUTION_PROCESS_ID=str(number),
         )
 
-    with concurrent.futures.ThreadPoolExecutor(count) as together:
-        return list(together.map(printed, range(count)))
+    def all_printed():
+        with concurrent.futures.ThreadPoolExecutor(count) as together:
+            return list(together.map(printed, range(count)))
+
+    try:
+        return all_printed()
+    except AssertionError as error:
+        # JAX gives processes up that were not heard of for 100 seconds, as they may not
+        # be on a machine with too much to do. What they compute has no part in it.
+        if "stopped sending heartbeats" not in str(error):
+            raise
+        return all_printed()
 
 
 def last_line(printed):
