@@ -127,6 +127,59 @@ def test_the_time_loop_takes_several_sequences_of_any_length(length):
         np.testing.assert_allclose(keras.ops.convert_to_numpy(tensor), expected)
 
 
+def test_a_cell_keeps_its_masks_until_they_are_reset():
+    cell = keras.layers.LSTMCell(3, dropout=0.5)
+    x = keras.ops.ones((2, 50))
+    first = cell.get_dropout_mask(x)
+    assert cell.get_dropout_mask(x) is first
+    cell.reset_dropout_mask()
+    assert cell.get_dropout_mask(x) is not first
+
+
+@pytest.mark.parametrize("unroll", [False, True])
+@pytest.mark.parametrize("zeros", [False, True])
+def test_masked_steps_show_what_a_stock_layer_shows(zeros, unroll):
+    # Every step leaves the state of ones as it is: what is no one is not shown.
+    layer = keras.layers.SimpleRNN(
+        3,
+        activation="linear",
+        kernel_initializer="zeros",
+        recurrent_initializer="identity",
+        return_sequences=True,
+        zero_output_for_mask=zeros,
+        unroll=unroll,
+    )
+    mask = np.array([[0, 1, 0, 1], [0, 0, 0, 0]], bool)
+    x, state = np.ones((2, 4, 5), "float32"), np.ones((2, 3), "float32")
+    outputs = layer(x, mask=mask, initial_state=state)
+    shown = _backend.shown_steps(keras.ops.convert_to_tensor(mask), zeros, unroll)
+    expected = np.ones_like(mask) if shown is None else shown
+    np.testing.assert_array_equal(
+        keras.ops.convert_to_numpy(outputs)[..., 0] != 0,
+        keras.ops.convert_to_numpy(expected),
+    )
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="as it traces")
+def test_the_time_loop_takes_sequences_whose_length_no_trace_knows():
+    import tensorflow as tf
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 2, 3], tf.float32)] * 2)
+    def sums(x, y):
+        def step(inputs, states):
+            new = states[0] + inputs[0] + inputs[1]
+            return [new, inputs[1]], [new]
+
+        options = {"length": None, "return_sequences": True, "unroll": False}
+        return _backend.time_loop(step, [x, y], [keras.ops.zeros((2, 3))], **options)
+
+    x = np.ones((4, 2, 3), "float32")
+    (totals, again), (last,) = sums(x, 2 * x)
+    np.testing.assert_allclose(totals, np.cumsum(3 * x, axis=0))
+    np.testing.assert_allclose(again, 2 * x)
+    np.testing.assert_allclose(last, 12 * x[0])
+
+
 def test_symbolic_scope_is_told_from_a_real_call():
     assert not in_symbolic_scope()
     with SymbolicScope():

@@ -71,8 +71,8 @@ def printed_by_processes(script, count):
     try:
         return all_printed()
     except AssertionError as error:
-        # JAX gives processes up that were not heard of for 100 seconds, as they may not
-        # be on a machine with too much to do. What they compute has no part in it.
+        # JAX gives processes up that it did not hear of for 100 seconds. That happens
+        # where a virtual machine is suspended, whatever the processes compute.
         if "stopped sending heartbeats" not in str(error):
             raise
         return all_printed()

@@ -61,7 +61,6 @@ class GroupedCell(_backend.DropoutRNNCell, keras.layers.Layer):
         self.recurrent_dropout = check_rate("recurrent_dropout", recurrent_dropout)
         self.weight_drop = check_rate("weight_drop", weight_drop)
         self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
         self._kernel_masks: list[Any] | None = None
         # `keras.layers.RNN` asks its cell for masks before every call. A grouped layer
         # draws its own, and only in training.
@@ -72,11 +71,14 @@ class GroupedCell(_backend.DropoutRNNCell, keras.layers.Layer):
                 size,
                 name=f"group_{g}" if count > 1 else "group",
                 dtype=self.dtype_policy,
+                seed=seed,
                 **_arguments_of_group(cell_arguments, g),
             )
             for g, size in enumerate(self.group_sizes)
         ]
         first = self.cells[0]
+        # Not one more, so that one group has the variables of a stock cell.
+        self.seed_generator = first.seed_generator
         self.recurrence = self.make_recurrence(first)
         self.state_size = (
             [units] * len(first.state_size)
