@@ -139,6 +139,8 @@ def test_a_cell_keeps_its_masks_until_they_are_reset():
 @pytest.mark.parametrize("unroll", [False, True])
 @pytest.mark.parametrize("zeros", [False, True])
 def test_masked_steps_show_what_a_stock_layer_shows(zeros, unroll):
+    if zeros and unroll and keras.backend.backend() == "jax":
+        pytest.skip("Keras's unrolled loop for JAX forgets zero_output_for_mask")
     # Every step leaves the state of ones as it is: what is no one is not shown.
     layer = keras.layers.SimpleRNN(
         3,
@@ -194,7 +196,11 @@ def test_symbolic_scope_is_told_from_a_real_call():
     layer = Spy()
     layer(keras.Input((2,)))
     layer(keras.ops.ones((1, 2)))
-    assert seen == [True, False]
+    # PyTorch's backend calls more than once for a shape.
+    *symbolic, real = seen
+    assert symbolic
+    assert all(symbolic)
+    assert not real
 
 
 def test_no_cudnn_on_a_backend_that_has_none(monkeypatch):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers
 
-from keras_sparse_rnn import GroupedLSTM, TieredEmbedding
+from keras_sparse_rnn import GroupedLSTM, TieredEmbedding, WeightDropLSTM
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("exports need the TensorFlow backend", allow_module_level=True)
@@ -105,6 +105,7 @@ def variants(length=4, features=6):
         "across_units": GroupedLSTM(6, [2, 4], activation="softmax"),
         "dropout": layers.LSTM(3, dropout=0.5, recurrent_dropout=0.5),
         "own_function": GroupedLSTM(4, 2, activation=lambda v: v * 0.5),
+        "weight_drop": WeightDropLSTM(4, weight_drop=0.5),
     }
     for name, layer in made.items():
         layer.name = name

@@ -62,6 +62,23 @@ def test_cudnn_takes_no_other_word(kind):
         OURS[kind](6, 2, use_cudnn="always")
 
 
+@gated
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"recurrent_dropout": 0.5},
+        {"unroll": True},
+        {"activation": "relu"},
+        {"recurrent_activation": "hard_sigmoid"},
+        {"use_bias": False},
+    ],
+    ids=str,
+)
+def test_cudnn_with_what_it_can_not_do_is_an_error_at_once(kind, options):
+    with pytest.raises(ValueError, match="use_cudnn='auto'"):
+        OURS[kind](6, 2, use_cudnn=True, **options)
+
+
 @pytest.fixture
 def cudnn(monkeypatch):
     """Pretends that there is a GPU: a stock layer takes the place of cuDNN."""
@@ -202,3 +219,15 @@ def test_a_mask_that_cudnn_refuses_goes_through_the_loop(cudnn, monkeypatch, kin
 def test_cudnn_is_not_compiled_by_xla(cudnn, kind):
     assert not OURS[kind](6, 2).supports_jit
     assert OURS[kind](6, 2, use_cudnn=False).supports_jit
+
+
+@gated
+def test_cudnn_leaves_groups_that_are_spread_over_devices(cudnn, monkeypatch, kind):
+    ours, dense = pair(kind, "windows", use_cudnn="auto")
+    monkeypatch.setattr(type(ours), "placement", lambda self: lambda kernel: kernel)
+    x = normal((2, 4, FEATURES))
+    close(ours(x), dense(x))
+    assert cudnn == []
+    wanted = grouped_layer(kind, "windows", use_cudnn=True)
+    with pytest.raises(ValueError, match="spreads the groups"):
+        wanted(x)

@@ -5,6 +5,7 @@ the outputs of masked steps, is the same on both sides.
 """
 
 import gc
+import json
 import weakref
 
 import keras
@@ -91,6 +92,22 @@ def test_zero_output_for_mask_equals_dense(kind, options):
     ours, dense = pair(kind, **options)
     x, mask = normal((2, 4, FEATURES)), sequence_mask("holes")
     close(ours(x, mask=mask), dense(x, mask=mask))
+
+
+@every_kind
+@pytest.mark.parametrize("wiring", ["windows", "a unit a group"])
+def test_an_activation_across_units_equals_dense(kind, wiring):
+    # A softmax needs the units of all groups, however they are arranged.
+    ours, dense = pair(kind, wiring, activation="softmax")
+    x, state = normal((2, 4, FEATURES)), states_of(kind)
+    close(ours(x, initial_state=state), dense(x, initial_state=state))
+    same_gradients(ours, dense, x, state)
+
+
+def test_a_mask_may_have_an_axis_for_the_features():
+    ours, _ = pair("lstm", return_sequences=True)
+    x, mask = normal((2, 4, FEATURES)), sequence_mask("holes")
+    close(ours(x, mask=mask[..., None]), ours(x, mask=mask), 0)
 
 
 @st.composite
@@ -858,6 +875,8 @@ WRONG = {
     "too few segments": ({"input_segments": [(0, 5)]}, "one .* for each group"),
     "an empty segment": ({"input_segments": [(0, 5), (2, 2), (0, 5)]}, "must be a ra"),
     "a segment of one": ({"input_segments": [(0, 5), (2,), (0, 5)]}, "pair of integ"),
+    "a number of segments": ({"input_segments": 5}, "one .* for each group"),
+    "segments of numbers": ({"input_segments": [1, 2, 3]}, "pair of integers"),
 }
 
 
@@ -912,6 +931,42 @@ def test_a_state_of_other_units_is_an_error(kind, units, wiring):
 
 
 @every_kind
+def test_a_symbolic_state_of_other_units_is_an_error(kind):
+    states = [keras.Input((UNITS + 1,)) for _ in range(STATES[kind])]
+    with pytest.raises(ValueError, match=r"`initial_state`.*7"):
+        grouped_layer(kind)(keras.Input((4, FEATURES)), initial_state=states)
+
+
+@every_kind
+def test_numbers_may_be_those_of_numpy(kind):
+    layer = OURS[kind](
+        np.int64(UNITS),
+        np.array([3, 4]),
+        input_density=np.float32(0.5),
+        dropout=np.float64(0.5),
+    )
+    layer(normal((2, 4, FEATURES)))
+    again = OURS[kind].from_config(layer.get_config())
+    assert again.group_sizes == [3, 4]
+    assert json.loads(json.dumps(layer.get_config())) == again.get_config()
+
+
+@every_kind
 def test_what_is_no_sequence_is_an_error(kind):
     with pytest.raises(ValueError, match="expected ndim=3"):
         grouped_layer(kind)(normal((2, FEATURES)))
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="JAX follows it: test_distribution")
+@every_kind
+def test_a_layout_for_the_groups_is_nothing_to_other_backends(kind):
+    mesh = keras.distribution.DeviceMesh((1,), ("model",), devices=["cpu:0"])
+    rules = keras.distribution.LayoutMap(mesh)
+    rules[".*/groups"] = ("model", None, None)
+    ours, dense = pair(kind)
+    x = normal((2, 4, FEATURES))
+    parallel = keras.distribution.ModelParallel(
+        layout_map=rules, batch_dim_name="model"
+    )
+    with parallel.scope():
+        close(ours(x), dense(x))

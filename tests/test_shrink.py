@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keras import layers, ops
 
-from keras_sparse_rnn import GroupedLSTM, ISSRegularizer, TieredEmbedding, shrink
+from keras_sparse_rnn import (
+    GroupedLSTM,
+    ISSRegularizer,
+    TieredEmbedding,
+    WeightDropLSTM,
+    shrink,
+)
 
 TARGETS = np.random.default_rng(5).standard_normal((3, 2)).astype("float32")
 
@@ -95,6 +101,19 @@ def test_weights_of_the_living_are_slices():
     expected += [head[0][living], head[1]]
     for ours, theirs in zip(small.get_weights(), expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_weight_drop_stays_in_what_is_smaller():
+    start = keras.Input((TIME, FEATURES))
+    layer = WeightDropLSTM(6, weight_drop=0.5, bias_initializer="random_normal")
+    head = layers.Dense(2)
+    model = keras.Model(start, head(layer(start)))
+    kill(layer, [head], [1, 4])
+    small = shrink(model)
+    smaller = small.layers[1]
+    assert type(smaller) is WeightDropLSTM
+    assert (smaller.units, smaller.weight_drop) == (4, 0.5)
+    agree(small, model)
 
 
 def test_windows_of_a_grouped_reader_shrink_with_what_they_see():

@@ -59,9 +59,9 @@ class GatedRNN(GroupedRNN):
         return (
             f"Layer '{self.name}' has use_cudnn=True, but cuDNN can't be used: it "
             "needs a GPU, the default activations, a bias, no recurrent_dropout, "
-            "unroll=False, of a GRU reset_after=True and a backend other than JAX and, "
-            "with JAX and PyTorch, no mask. Pass use_cudnn='auto' to use it only where "
-            "possible."
+            "unroll=False, of a GRU reset_after=True and a backend other than JAX, "
+            "with JAX and PyTorch no mask, and no layout that spreads the groups over "
+            "devices. Pass use_cudnn='auto' to use it only where possible."
         )
 
     def _cudnn_ok(self) -> bool:
@@ -98,7 +98,9 @@ class GatedRNN(GroupedRNN):
         recurrent_kernels: list[Any],
     ) -> Any:
         """All groups as stock Keras would run each; `None` where our loop is better."""
-        if self._cudnn_ok() or self._backend_is_faster():
+        # What a backend runs, it runs on one device.
+        together = self.placement() is None
+        if together and (self._cudnn_ok() or self._backend_is_faster()):
             try:
                 return self._cudnn(sequences, initial_state, mask, recurrent_kernels)
             except NotImplementedError:

@@ -340,7 +340,7 @@ class GroupedRNN(keras.layers.RNN):
         fast = self.fast_path(sequences, initial_state, mask, kernels)
         if fast is not None:
             return fast
-        around = cell.arrangement(self._placement())
+        around = cell.arrangement(self.placement())
         # Time first: the transposition then moves the inputs, not the (usually
         # four times wider) projections.
         sequences = ops.transpose(sequences, (1, 0, 2))
@@ -399,7 +399,7 @@ class GroupedRNN(keras.layers.RNN):
         """A hardware implementation's `(last, outputs, states)`, or `None`."""
         return None
 
-    def _placement(self) -> Callable[[Any], Any] | None:
+    def placement(self) -> Callable[[Any], Any] | None:
         """What spreads the groups over devices, if the user's layout map says so."""
         distribution = keras.distribution.distribution()
         if distribution is None or keras.backend.backend() != "jax":

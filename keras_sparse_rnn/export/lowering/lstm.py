@@ -12,7 +12,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_sparse_rnn._models import is_elementwise
 from keras_sparse_rnn.export.lowering import loop, unrolled
 from keras_sparse_rnn.layers import GroupedLSTM, WeightDropLSTM
 
@@ -167,11 +166,9 @@ class LoweredLSTM(keras.layers.Layer):
             for own, group in zip(self._split(h), self.parts, strict=True)
         ]
         gates = tf.split(self._join_gates(products) + row, 4, axis=-1)
-        i, f, o = (
-            self._activate(self.recurrent_activation, gates[k]) for k in (0, 1, 3)
-        )
-        c = f * c + i * self._activate(self.activation, gates[2])
-        return o * self._activate(self.activation, c), c
+        i, f, o = (self.recurrent_activation(gates[k]) for k in (0, 1, 3))
+        c = f * c + i * self.activation(gates[2])
+        return o * self.activation(c), c
 
     def _join_gates(self, products: list[Any]) -> Any:
         # As (rows, 4, units), groups join along the last axis: one operation, with
@@ -192,12 +189,6 @@ class LoweredLSTM(keras.layers.Layer):
             return [state]
         even = len(set(self.sizes)) == 1
         return tf.split(state, len(self.sizes) if even else list(self.sizes), axis=-1)
-
-    def _activate(self, activation: Any, values: Any) -> Any:
-        # One call can serve all groups where no element's result depends on another.
-        if len(self.sizes) == 1 or is_elementwise(activation):
-            return activation(values)
-        return tf.concat([activation(own) for own in self._split(values)], axis=-1)
 
 
 def _time_first(tensor: Any) -> Any:
