@@ -15,7 +15,8 @@ demo: $(READY)
 
 # All of them on TensorFlow; on JAX and PyTorch those of layers and pruning that
 # tests/everywhere.txt names.
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q
+# Files in order: by default xdist leaves those with few and long tests for the end.
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q
 
 test: lint
 	$(PYTEST) $(TEST_ARGS)
