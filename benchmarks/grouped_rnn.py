@@ -141,6 +141,20 @@ PARTS = {
         (f"LSTM, {units} units", lambda units=units: few("LSTM", units), 20, 35, units)
         for units in (16, 64, 128, 256, 512)
     ],
+    "kinds": [
+        (
+            f"{kind}, {units} units",
+            lambda kind=kind, units=units: [
+                *few(kind, units)[:-1],
+                grouped(kind, units, 16),
+            ],
+            20,
+            35,
+            units,
+        )
+        for kind in ("LSTM", "GRU", "SimpleRNN")
+        for units in (64, 128, 256, 512)
+    ],
     "groups": [
         (
             "LSTM, more and more groups",
@@ -164,7 +178,7 @@ PARTS = {
         ),
     ],
 }
-BACKENDS = ["lstm", "gru"]
+BACKENDS = ["lstm", "gru", "kinds"]
 
 
 def multiplications(model: keras.Model, steps: int) -> float:

@@ -117,7 +117,7 @@ def cudnn(monkeypatch):
         )
 
     # With PyTorch, groups that are not stacked would take the same call without cuDNN.
-    monkeypatch.setattr(segments, "worth_stacking", lambda sizes: True)
+    monkeypatch.setattr(segments, "worth_stacking", lambda *_, **__: True)
     monkeypatch.setattr(_backend, "cudnn_ok", ok)
     monkeypatch.setattr(_backend, "cudnn_lstm", lstm)
     monkeypatch.setattr(_backend, "cudnn_gru", gru)

@@ -29,6 +29,7 @@ from wirings import (
     array,
     close,
     dense_twin,
+    gradients,
     grouped_layer,
     normal,
     own_arguments,
@@ -106,6 +107,43 @@ def test_an_activation_across_units_equals_dense(kind, wiring):
     same_gradients(ours, dense, x, state)
 
 
+class Squash:
+    """An activation of a user's own, of which there is no hash."""
+
+    __hash__ = None
+
+    def __call__(self, x):
+        return ops.tanh(x)
+
+
+@some_kinds
+def test_an_activation_may_be_anything_that_can_be_called(kind):
+    ours, _ = pair(kind, activation=Squash())
+    usual = grouped_layer(kind)
+    usual.build((None, None, FEATURES))
+    usual.set_weights(ours.get_weights())
+    x = normal((2, 4, FEATURES))
+    close(ours(x, training=True), usual(x, training=True))
+
+
+@some_kinds
+@pytest.mark.parametrize(
+    "wiring", unless_jax(["windows", "a unit a group"], ["windows"])
+)
+def test_one_initial_state_may_serve_all_examples(kind, wiring):
+    ours, dense = pair(kind, wiring, return_state=True)
+    x, state = normal((3, 4, FEATURES)), states_of(kind, batch=1)
+    all_states = keras.tree.map_structure(lambda one: np.repeat(one, 3, 0), state)
+    close(ours(x, initial_state=state), dense(x, initial_state=all_states))
+    weights = [normal((3, UNITS), seed) for seed in range(1 + STATES[kind])]
+    found = gradients(ours, x, state, weights)
+    expected = gradients(ours, x, all_states, weights)
+    # The gradient of the one state is the sum of those of all.
+    end = 1 + STATES[kind]
+    summed = [g.sum(0, keepdims=True) for g in expected[1:end]]
+    close(found, [expected[0], *summed, *expected[end:]], 1e-4)
+
+
 def test_a_mask_may_have_an_axis_for_the_features():
     ours, _ = pair("lstm", return_sequences=True)
     x, mask = normal((2, 4, FEATURES)), sequence_mask("holes")
@@ -148,7 +186,7 @@ def cases(draw):
 def test_any_layer_equals_its_dense_form_in_values_and_gradients(case, stacked):
     kind, wiring, options, (units, features, batch, time), mask = case
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(segments, "worth_stacking", lambda sizes: stacked)
+        patch.setattr(segments, "worth_stacking", lambda *_, **__: stacked)
         ours, dense = pair(kind, wiring, features, units, **options)
         x, state = normal((batch, time, features)), states_of(kind, batch, units)
         close(ours(x, mask=mask), dense(x, mask=mask))
@@ -937,6 +975,20 @@ def test_a_symbolic_state_of_other_units_is_an_error(kind):
     states = [keras.Input((UNITS + 1,)) for _ in range(STATES[kind])]
     with pytest.raises(ValueError, match=r"`initial_state`.*7"):
         grouped_layer(kind)(keras.Input((4, FEATURES)), initial_state=states)
+
+
+@every_kind
+def test_states_and_masks_of_other_shapes_are_errors(kind):
+    layer, _ = pair(kind)
+    x, state = normal((6, 4, FEATURES)), states_of(kind, 3)
+    with pytest.raises(ValueError, match=r"`initial_state`.*batch of 6"):
+        layer(x, initial_state=state)
+    flat = [np.zeros(UNITS, "float32")] * STATES[kind]
+    with pytest.raises(ValueError, match=rf"`initial_state`.*\[\({UNITS},\)"):
+        layer(x, initial_state=flat)
+    for shape in [(6,), (6, 4, FEATURES), (6, 3), (6, 5), (5, 4)]:
+        with pytest.raises(ValueError, match="`mask` must be of shape"):
+            layer(x, mask=np.ones(shape, bool))
 
 
 @every_kind

@@ -83,7 +83,7 @@ def test_derivatives_from_an_activations_own_result(name):
 @pytest.mark.parametrize("stacked", [False, True])
 @pytest.mark.parametrize("mask", [None, "holes"][BACKEND == "jax" :])
 def test_gradients_equal_dense_in_both_arrangements(monkeypatch, kind, stacked, mask):
-    monkeypatch.setattr(segments, "worth_stacking", lambda sizes: stacked)
+    monkeypatch.setattr(segments, "worth_stacking", lambda *_, **__: stacked)
     ours, dense = pair(kind, "sizes", return_sequences=True, return_state=True)
     x, state = normal((2, 4, FEATURES)), states_of(kind)
     same_gradients(ours, dense, x, state, sequence_mask(mask))

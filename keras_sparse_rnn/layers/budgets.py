@@ -216,7 +216,7 @@ def match_dense(
 
 
 def _gates_and_biases(kind: str, biases: int | None) -> tuple[int, int]:
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise ValueError(
             f"`kind` must be one of {', '.join(map(repr, _KINDS))}. "
             f"Received: kind={kind!r}."

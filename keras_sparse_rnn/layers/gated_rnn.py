@@ -6,7 +6,6 @@ import keras
 from keras import ops
 
 from keras_sparse_rnn import _backend
-from keras_sparse_rnn.layers import segments
 from keras_sparse_rnn.layers.grouped_rnn import GroupedCell, GroupedRNN
 
 
@@ -85,7 +84,7 @@ class GatedRNN(GroupedRNN):
             and self.use_cudnn == "auto"
             and not self.unroll
             and not self.recurrent_dropout
-            and not segments.worth_stacking(self.group_sizes)
+            and not self.cell.worth_stacking
             # An activation that may not be element-wise sees the units of all groups.
             and self.cell.recurrence.differentiable_by_hand
         )

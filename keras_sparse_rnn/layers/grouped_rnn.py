@@ -160,24 +160,36 @@ class GroupedCell(_backend.DropoutRNNCell, keras.layers.Layer):
         # An activation of unknown derivative may not be element-wise, as softmax is
         # not: it sees all units, as in a dense layer.
         elementwise = self.recurrence.differentiable_by_hand
-        worth_it = elementwise and segments.worth_stacking(self.group_sizes)
-        if place is not None or worth_it:
+        if place is not None or (elementwise and self.worth_stacking):
             return Stacked(self.group_sizes, place)
         return SideBySide(self.group_sizes)
 
-    def check_states(self, shapes: Sequence[Any]) -> None:
+    @property
+    def worth_stacking(self) -> bool:
+        """Whether one batched product of all groups is better than one for each."""
+        eager = keras.backend.backend() == "torch"
+        return segments.worth_stacking(self.group_sizes, calls_cost=eager)
+
+    def check_states(self, shapes: Sequence[Any], batch: int | None = None) -> None:
         """Raises unless states are as many and as wide as the cell's.
 
         Args:
-            shapes: Of the states, `(batch, units)` each.
+            shapes: Of the states, `(batch, units)` each; or `(1, units)`, the same
+                state for all examples.
+            batch: Number of examples, if it is known.
         """
-        widths = [shape[-1] for shape in shapes]
         expected = keras.tree.flatten(self.state_size)
-        if widths != expected:
+        batches = {shape[0] for shape in shapes if len(shape) == 2} - {None, 1}
+        if (
+            any(len(shape) != 2 for shape in shapes)
+            or [shape[-1] for shape in shapes] != expected
+            or len(batches - {batch}) > (batch is None)
+        ):
             raise ValueError(
                 f"`initial_state` must hold one tensor (batch, {self.units}) for each "
                 f"of the {len(expected)} states of all groups together. Received: "
-                f"shapes {[tuple(shape) for shape in shapes]}."
+                f"shapes {[tuple(shape) for shape in shapes]}"
+                + ("." if batch is None else f", for a batch of {batch}.")
             )
 
     def project(self, arrangement: Any, inputs: Any) -> Any:
@@ -322,7 +334,14 @@ class GroupedRNN(keras.layers.RNN):
         if isinstance(mask, (list, tuple)):
             mask = mask[0]
         initial_state = keras.tree.flatten(initial_state)
-        self.cell.check_states([state.shape for state in initial_state])
+        batch = sequences.shape[0]
+        self.cell.check_states([state.shape for state in initial_state], batch)
+        if mask is not None:
+            _check_mask(mask, sequences)
+        if batch != 1 and any(state.shape[0] == 1 for state in initial_state):
+            # One state for all examples. Its gradient is then the sum of theirs.
+            shape = (ops.shape(sequences)[0], self.units)
+            initial_state = [ops.broadcast_to(state, shape) for state in initial_state]
         # `stateless_call` of a layer alone casts nothing.
         sequences = ops.cast(sequences, self.compute_dtype)
         if keras.backend.backend() == "torch" and self.stateful:
@@ -513,6 +532,17 @@ def check_rate(name: str, rate: float) -> float:
             f"training. Received: {name}={rate!r}."
         )
     return float(rate)
+
+
+def _check_mask(mask: Any, sequences: Any) -> None:
+    shape, known = tuple(mask.shape), tuple(sequences.shape[:2])
+    fits = len(shape) == 2 or (len(shape) == 3 and shape[-1] == 1)
+    pairs = zip(shape, known, strict=False)
+    if not fits or any(None not in pair and pair[0] != pair[1] for pair in pairs):
+        raise ValueError(
+            "`mask` must be of shape (batch, time), like the sequences. Received: "
+            f"mask of shape {shape}, sequences of shape {tuple(sequences.shape)}."
+        )
 
 
 def _arguments_of_group(arguments: dict[str, Any], group: int) -> dict[str, Any]:

@@ -19,13 +19,18 @@ from keras import ops
 from keras_sparse_rnn import _backend
 
 # An activation's derivative, from the activation's own result.
-_DERIVATIVES: dict[Any, Callable[[Any], Any]] = {
-    keras.activations.tanh: lambda y: 1 - y * y,
-    keras.activations.sigmoid: lambda y: y * (1 - y),
-    keras.activations.hard_sigmoid: lambda y: _where_true((y > 0) & (y < 1), y) / 6,
-    keras.activations.relu: lambda y: _where_true(y > 0, y),
-    keras.activations.linear: ops.ones_like,
-}
+_DERIVATIVES: list[tuple[Any, Callable[[Any], Any]]] = [
+    (keras.activations.tanh, lambda y: 1 - y * y),
+    (keras.activations.sigmoid, lambda y: y * (1 - y)),
+    (keras.activations.hard_sigmoid, lambda y: _where_true((y > 0) & (y < 1), y) / 6),
+    (keras.activations.relu, lambda y: _where_true(y > 0, y)),
+    (keras.activations.linear, ops.ones_like),
+]
+
+
+def _derivative_of(activation: Any) -> Any:
+    # By identity: a user's own activation need not have a hash.
+    return next((d for known, d in _DERIVATIVES if known is activation), None)
 
 
 class Recurrence:
@@ -43,10 +48,8 @@ class Recurrence:
     @property
     def differentiable_by_hand(self) -> bool:
         """Whether the activations' derivatives are known here."""
-        return (
-            self.activation in _DERIVATIVES
-            and self.recurrent_activation in _DERIVATIVES
-        )
+        activations = (self.activation, self.recurrent_activation)
+        return all(_derivative_of(one) is not None for one in activations)
 
     def split_kernels(self, kernels: Sequence[Any]) -> list[list[Any]]:
         """The recurrent kernels, apart where a step needs more than one product."""
@@ -132,10 +135,10 @@ class Recurrence:
         raise NotImplementedError
 
     def _slope(self, activated: Any) -> Any:
-        return _DERIVATIVES[self.activation](activated)
+        return _derivative_of(self.activation)(activated)
 
     def _gate_slope(self, activated: Any) -> Any:
-        return _DERIVATIVES[self.recurrent_activation](activated)
+        return _derivative_of(self.recurrent_activation)(activated)
 
 
 class LSTM(Recurrence):

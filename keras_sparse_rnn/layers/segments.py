@@ -19,6 +19,9 @@ _ROUNDING = 1e-7
 # With fewer groups, or larger ones, a product for each is as fast (benchmarks/).
 _FEWEST_STACKED = 4
 _LARGEST_STACKED = 16
+# Where each operation costs more than a small product: with fewer groups than this the
+# backend's own loop over each is faster.
+_FEWEST_STACKED_IF_CALLS_COST = 5
 
 
 def group_sizes(units: int, groups: int | Sequence[int]) -> list[int]:
@@ -68,7 +71,7 @@ def output_segments(sizes: Sequence[int]) -> list[Segment]:
     return segments
 
 
-def worth_stacking(sizes: Sequence[int]) -> bool:
+def worth_stacking(sizes: Sequence[int], calls_cost: bool) -> bool:
     """Whether one batched product of all groups is better than one for each.
 
     It measured better where groups are many and small, so that their number costs more
@@ -77,14 +80,15 @@ def worth_stacking(sizes: Sequence[int]) -> bool:
 
     Args:
         sizes: Units of each group.
+        calls_cost: Whether the backend runs operation by operation, so that their
+            number counts at any size.
     """
     largest = max(sizes)
     padded = 4 * len(sizes) * largest**2
-    return (
-        len(sizes) >= _FEWEST_STACKED
-        and largest <= _LARGEST_STACKED
-        and padded <= 5 * sum(size**2 for size in sizes)
-    )
+    even_enough = padded <= 5 * sum(size**2 for size in sizes)
+    if calls_cost:
+        return even_enough and len(sizes) >= _FEWEST_STACKED_IF_CALLS_COST
+    return even_enough and len(sizes) >= _FEWEST_STACKED and largest <= _LARGEST_STACKED
 
 
 def check_input_density(groups: int, input_density: float) -> float:
