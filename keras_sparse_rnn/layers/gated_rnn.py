@@ -8,6 +8,9 @@ from keras import ops
 from keras_sparse_rnn import _backend
 from keras_sparse_rnn.layers.grouped_rnn import GroupedCell, GroupedRNN
 
+# With more groups, one loop over all of them is faster than the backend's over each.
+_MOST_LOOPS = 4
+
 
 class GatedRNN(GroupedRNN):
     """Base class of the grouped LSTM and GRU.
@@ -78,13 +81,13 @@ class GatedRNN(GroupedRNN):
 
     def _backend_is_faster(self) -> bool:
         # Keras's PyTorch backend runs stock layers without cuDNN in a loop of PyTorch's
-        # own operations, which cost less than Keras's. Small groups are better stacked.
+        # own operations, which cost less than Keras's. Many groups are better stacked.
         return (
             keras.backend.backend() == "torch"
             and self.use_cudnn == "auto"
             and not self.unroll
             and not self.recurrent_dropout
-            and not self.cell.worth_stacking
+            and (self.groups <= _MOST_LOOPS or not self.cell.worth_stacking)
             # An activation that may not be element-wise sees the units of all groups.
             and self.cell.recurrence.differentiable_by_hand
         )

@@ -130,10 +130,12 @@ class GroupedLSTM(GatedRNN):
     each step). JAX's forward mode (`jax.jvp`) can't pass such a gradient: call with
     `training=False` to use it.
 
-    On a CPU small layers gain nothing: with TensorFlow, 64 units measured as fast as
-    the stock layer or up to half as fast, the more groups the slower; 128 units and
-    more were faster. See docs/benchmarks.md.
-    With PyTorch one group runs in the stock layer's own loop, as fast as that.
+    On a CPU small layers gain nothing. A training step measured faster than the stock
+    layer's from 128 units on with TensorFlow and JAX and from 512 with PyTorch, in
+    groups of eight units and more. Below that it took as long or longer: with
+    TensorFlow twice as long at worst (64 groups of one unit), with PyTorch several
+    groups took up to three times as long. docs/benchmarks.md has the tables. With
+    PyTorch one group runs in the stock layer's own loop, as fast as that.
 
     Args:
         units: Positive integer, units of all groups together.

@@ -19,9 +19,6 @@ _ROUNDING = 1e-7
 # With fewer groups, or larger ones, a product for each is as fast (benchmarks/).
 _FEWEST_STACKED = 4
 _LARGEST_STACKED = 16
-# Where each operation costs more than a small product: with fewer groups than this the
-# backend's own loop over each is faster.
-_FEWEST_STACKED_IF_CALLS_COST = 5
 
 
 def group_sizes(units: int, groups: int | Sequence[int]) -> list[int]:
@@ -87,7 +84,7 @@ def worth_stacking(sizes: Sequence[int], calls_cost: bool) -> bool:
     padded = 4 * len(sizes) * largest**2
     even_enough = padded <= 5 * sum(size**2 for size in sizes)
     if calls_cost:
-        return even_enough and len(sizes) >= _FEWEST_STACKED_IF_CALLS_COST
+        return even_enough and len(sizes) > 1
     return even_enough and len(sizes) >= _FEWEST_STACKED and largest <= _LARGEST_STACKED
 
 
