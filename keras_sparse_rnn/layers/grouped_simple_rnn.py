@@ -127,7 +127,8 @@ class GroupedSimpleRNN(GroupedRNN):
     On a CPU small layers gain nothing. A training step measured faster than the stock
     layer's from 256 units on with TensorFlow and JAX and from 512 with PyTorch, in
     groups of eight units and more. Below that it took as long or longer: with
-    TensorFlow twice as long at worst (64 groups of one unit), with PyTorch a third longer. docs/benchmarks.md has the tables.
+    TensorFlow twice as long at worst (64 groups of one unit), with PyTorch a third
+    longer. docs/benchmarks.md has the tables.
 
     Args:
         units: Positive integer, units of all groups together.
