@@ -26,7 +26,6 @@ try:
     lstm_test = importlib.import_module(f"{FOLDER}.lstm_test")
     gru_test = importlib.import_module(f"{FOLDER}.gru_test")
     simple_rnn_test = importlib.import_module(f"{FOLDER}.simple_rnn_test")
-    cells_test = importlib.import_module(f"{FOLDER}.stacked_rnn_cells_test")
     bidirectional_test = importlib.import_module(f"{FOLDER}.bidirectional_test")
 except ImportError as error:
     pytest.skip(
@@ -66,7 +65,6 @@ def _ours_instead(monkeypatch):
         lstm_test,
         gru_test,
         simple_rnn_test,
-        cells_test,
         bidirectional_test,
     ):
         monkeypatch.setattr(module, "layers", Layers())
@@ -86,10 +84,6 @@ class TestGRU(gru_test.GRUTest):
 
 
 class TestSimpleRNN(simple_rnn_test.SimpleRNNTest):
-    pass
-
-
-class TestStackedCells(cells_test.StackedRNNTest):
     pass
 
 
