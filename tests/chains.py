@@ -1,6 +1,7 @@
 """Small recurrent chains, and their components counted from the paper's words alone.
 
-Oracles for pruning: nothing here asks the package which weights go together.
+Oracles for pruning: but for `mask`, nothing here asks the package which weights go
+together. After `mask` the oracle is the masked model itself, run by stock Keras.
 """
 
 import itertools
@@ -10,6 +11,7 @@ import numpy as np
 from keras import layers, ops
 
 from keras_sparse_rnn import GroupedLSTM
+from keras_sparse_rnn.iss.trace import trace
 
 FEATURES = 5
 TIME = 4
@@ -122,3 +124,50 @@ def kill(layer, readers, units, columns=True):
             row = weights[g * len(weights) // len(views)]
             row[[unit - begin for unit in units if begin <= unit < end]] = 0
         reader.set_weights(weights)
+
+
+def mask(model, seed=0, ignore=()):
+    """Random weights in any model, some components of each family dead.
+
+    All weights of every other dead component become zero; of the rest only those
+    that leave it, where that is enough to be dead.
+
+    Args:
+        model: The model.
+        seed: Of the weights and of the choice.
+        ignore: As for `shrink`.
+
+    Returns:
+        For each recurrent layer, how many of its units are left.
+    """
+    rng = np.random.default_rng(seed)
+    for weight in model.weights:
+        if weight.dtype.startswith(("float", "bfloat")):
+            value = rng.normal(0, 0.5, weight.shape)
+            # A variance must be one.
+            weight.assign(np.abs(value) + 0.1 if "variance" in weight.path else value)
+    plan = trace(model, ignore)
+    dying = []
+    for family in plan.families:
+        loose = np.flatnonzero(~family.fixed)
+        dying.append(list(rng.choice(loose, (len(loose) + 1) // 2, replace=False)))
+    # One of each group, and of all that an axis is made of, lives.
+    for window in plan.windows:
+        if all(component in dying[number] for number, component in window):
+            number, component = window[0]
+            dying[number].remove(component)
+    left = {}
+    for family, dead in zip(plan.families, dying, strict=True):
+        for part in family.parts:
+            zero = np.isin(part.owner, dead)
+            if part.role == "along":
+                continue
+            if part.role != "out":
+                zero &= family.summed[part.owner] | np.isin(part.owner, dead[::2])
+            variable = plan.variables[part.variable]
+            value = np.array(ops.convert_to_numpy(variable))
+            np.moveaxis(value, part.axis, 0)[zero] = 0
+            variable.assign(value)
+        for layer in family.layers:
+            left[layer.name] = int((~np.isin(layer.component, dead)).sum())
+    return left

@@ -17,8 +17,7 @@ def family(units, inputs, reads):
     return Family(
         "lstm",
         units,
-        [(0, units)],
-        [
+        parts=[
             Part(0, (inputs, 4 * units), 1, columns, "in"),
             Part(1, (units, 4 * units), 1, columns, "in"),
             Part(1, (units, 4 * units), 0, own, "out"),
@@ -52,7 +51,8 @@ def test_norms_and_sizes_equal_a_recount(name, use_bias):
     values = plan.values()
     assert len(plan.families) == 2
     for found, (layer, readers) in zip(plan.families, recurrent_of(model), strict=True):
-        assert found.layer == layer.name
+        assert found.name == layer.name
+        assert [one.layer for one in found.layers] == [layer.cell]
         np.testing.assert_allclose(
             np.sqrt(found.squared_norms(values)), norms(layer, readers), rtol=1e-6
         )
@@ -106,13 +106,15 @@ def test_subset_is_a_family_of_its_own():
     layer = family(6, 3, 2)
     rng = np.random.default_rng(0)
     values = {p.variable: rng.standard_normal(p.shape) for p in layer.parts}
-    part = layer.subset(2, 5)
+    chosen = np.array([4, 0, 3])
+    part = layer.subset(chosen)
     assert part.units == 3
     # Crossings and all: the norm of a unit does not depend on the other units.
     np.testing.assert_allclose(
-        part.squared_norms(values), layer.squared_norms(values)[2:5]
+        part.squared_norms(values), layer.squared_norms(values)[chosen]
     )
-    assert part.sizes().tolist() == layer.sizes()[2:5].tolist()
+    assert part.sizes().tolist() == layer.sizes()[chosen].tolist()
+    assert layer.subset(np.array([], int)).units == 0
 
 
 def test_kept_along_keeps_what_nobody_owns():
@@ -128,28 +130,52 @@ def pools(draw):
         np.array(draw(st.lists(st.floats(-1, 9), min_size=n, max_size=n)))
         for n in sizes
     ]
-    families = []
-    for number, size in enumerate(sizes):
-        cut = draw(st.integers(1, size))
-        segments = [(0, cut), (cut, size)] if cut < size else [(0, size)]
-        families.append(Family(str(number), size, segments))
     members = [(f, u) for f, size in enumerate(sizes) for u in range(size)]
     windows = draw(st.lists(st.lists(st.sampled_from(members), min_size=1), max_size=3))
-    floors = [draw(st.integers(0, size)) for size in sizes]
-    return scores, families, windows, floors
+    floors = []
+    for f, size in enumerate(sizes):
+        some = draw(st.lists(st.integers(0, size - 1), min_size=1, unique=True))
+        floors.append((f, np.array(some), draw(st.integers(0, len(some)))))
+    return scores, windows, floors
 
 
 @given(pools())
 @settings(max_examples=150)
-def test_protection_holds_one_of_each_segment_and_window_and_the_floor(pool):
-    scores, families, windows, floors = pool
-    safe = protect(scores, families, windows, floors)
-    for score, one, mask, floor in zip(scores, families, safe, floors, strict=True):
-        assert mask.sum() >= floor
-        if floor:
-            assert score[mask].max() == score.max()
-        for begin, end in one.segments:
-            assert mask[begin:end].any()
-            assert score[begin:end][mask[begin:end]].max() == score[begin:end].max()
+def test_protection_holds_the_best_of_each_window_and_floor(pool):
+    scores, windows, floors = pool
+    safe = protect(scores, windows, floors)
+    assert [mask.shape for mask in safe] == [score.shape for score in scores]
+    for f, some, count in floors:
+        score, mask = scores[f][some], safe[f][some]
+        assert mask.sum() >= count
+        # None that is better than the worst of those that the floor asks for.
+        if count:
+            assert mask[score > np.sort(score)[-count]].all()
     for window in windows:
-        assert any(safe[f][unit] for f, unit in window)
+        kept = [scores[f][unit] for f, unit in window if safe[f][unit]]
+        assert kept
+    if not floors or not any(count for *_, count in floors):
+        # Never more than one for each window.
+        assert sum(int(mask.sum()) for mask in safe) <= len(windows)
+
+
+def test_of_a_window_the_best_stays():
+    scores = [np.array([1.0, 5.0]), np.array([3.0, 9.0])]
+    safe = protect(scores, [[(0, 0), (0, 1), (1, 0)]], [])
+    assert [mask.tolist() for mask in safe] == [[False, True], [False, False]]
+
+
+def test_what_is_fixed_is_never_dead():
+    layer = family(2, 3, 2)
+    values = {part.variable: np.zeros(part.shape) for part in layer.parts}
+    layer.fixed[1] = True
+    assert layer.dead(values).tolist() == [True, False]
+
+
+def test_what_is_read_without_weights_is_dead_only_if_nothing_enters_it():
+    layer = family(2, 3, 2)
+    values = {part.variable: np.zeros(part.shape) for part in layer.parts}
+    values[2] = np.array([0.0, 1, 0, 0, 0, 0, 0, 0])
+    assert layer.dead(values).tolist() == [True, True]
+    layer.summed[:] = True
+    assert layer.dead(values).tolist() == [True, False]

@@ -1,21 +1,22 @@
 """What one component is: the weights that live and die with one hidden unit.
 
 Index geometry only, in NumPy; nothing here knows of Keras. A **family** holds the
-components of one recurrent layer, one for each of its units. It says, for each
-variable that its units enter or leave, which unit owns each index along one axis.
+components of one recurrent layer, one for each of its units, or those of several layers
+whose units live and die together. It says, for each variable that its units enter or
+leave, which component owns each index along one axis.
 
 Reference: Wen et al., "Learning Intrinsic Sparse Structures within Long Short-Term
 Memory", ICLR 2018, section 3.1.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-Role = Literal["in", "out", "bias"]
+Role = Literal["out", "in", "bias", "state", "along"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +29,8 @@ class Part:
         axis: The axis whose indices are owned.
         owner: For each index along the axis the unit that owns it, -1 for none.
         role: `"in"` for weights that enter the unit, `"out"` for weights that leave
-            it, `"bias"` for what goes with it without counting in its norm.
+            it, `"bias"` for what goes with it without counting in its norm, `"state"`
+            for what it carries, `"along"` for what only has to be as long.
     """
 
     variable: int
@@ -65,30 +67,55 @@ class Crossing:
 
 
 @dataclass(eq=False)
-class Family:
-    """The components of one recurrent layer.
+class LayerUnits:
+    """Where the units of one layer are among the components of its family.
 
     Attributes:
-        layer: Name of the layer.
-        units: Number of its units.
-        segments: Ranges of units of which at least one must live: the whole layer,
-            or each group of a grouped layer.
-        parts: Where the components' weights lie.
-        anchors: Key of the recurrent kernel of each segment.
-        reason: Why the units can't be removed; `None` if they can.
+        name: Name of the layer.
+        layer: The layer, or cell.
+        component: For each unit its component.
+        segments: The range of units of each group.
+        anchors: Keys of the layer's recurrent kernels.
     """
 
-    layer: str
-    units: int
+    name: str
+    layer: Any
+    component: np.ndarray
     segments: list[tuple[int, int]]
-    parts: list[Part] = field(default_factory=list)
     anchors: list[int] = field(default_factory=list)
-    reason: str | None = None
+
+
+@dataclass(eq=False)
+class Family:
+    """The components of one recurrent layer, or of several whose units are tied.
+
+    Attributes:
+        name: Names of the layers.
+        units: Number of components.
+        layers: The layers.
+        parts: Where the components' weights lie.
+        fixed: Which components can't be removed.
+        reasons: Why, by component.
+        summed: Which components are read by something without weights, so that what
+            they put out must become zero.
+    """
+
+    name: str
+    units: int
+    layers: list[LayerUnits] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
+    reasons: dict[int, str] = field(default_factory=dict)
+    fixed: np.ndarray = field(init=False)
+    summed: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.fixed = np.zeros(self.units, bool)
+        self.summed = np.zeros(self.units, bool)
 
     @property
     def weights(self) -> list[Part]:
-        """The parts that count in a component's norm: all but the biases."""
-        return [part for part in self.parts if part.role != "bias"]
+        """The parts that count in a component's norm."""
+        return [part for part in self.parts if part.role in ("in", "out")]
 
     @cached_property
     def crossings(self) -> list[Crossing]:
@@ -100,20 +127,18 @@ class Family:
         for variable, parts in by_variable.items():
             if len(parts) < 2:
                 continue
-            first, second = sorted(parts, key=lambda part: part.axis)
-            if len(first.shape) != 2 or (first.axis, second.axis) != (0, 1):
+            if len(parts) > 2:
                 raise NotImplementedError(
-                    "A component may own a variable by both axes of a matrix and in "
-                    f"no other way twice. Received: shape={first.shape}, "
-                    f"axes={first.axis}, {second.axis}."
+                    "A component may own a variable by two axes, not by more. "
+                    f"Received: shape={parts[0].shape}, "
+                    f"axes={[part.axis for part in parts]}."
                 )
-            same = (first.owner[:, None] == second.owner[None, :]) & (
-                first.owner[:, None] >= 0
-            )
-            rows, columns = np.nonzero(same)
-            found.append(
-                Crossing(variable, rows * first.shape[1] + columns, first.owner[rows])
-            )
+            first, second = parts
+            one, other = first.along_axis(first.owner), second.along_axis(second.owner)
+            same = np.broadcast_to((one == other) & (one >= 0), first.shape)
+            index = np.flatnonzero(same)
+            owner = np.broadcast_to(one, first.shape).ravel()[index]
+            found.append(Crossing(variable, index, owner))
         return found
 
     def sizes(self, form: Literal["once", "paper"] = "once") -> np.ndarray:
@@ -150,31 +175,40 @@ class Family:
         return np.maximum(total, 0.0)
 
     def dead(self, values: Mapping[int, np.ndarray]) -> np.ndarray:
-        """Which units are dead: every weight that leaves them is exactly zero.
+        """Which components are dead: their units could go and nothing would change.
+
+        Every weight that leaves them is exactly zero; if something reads them without
+        weights, all that enters them too.
 
         Args:
             values: The value of each variable, by key.
         """
         alive = np.zeros(self.units, bool)
         for part in self.parts:
-            if part.role == "out":
-                others = tuple(a for a in range(len(part.shape)) if a != part.axis)
-                used = np.any(values[part.variable] != 0, axis=others)
-                used &= part.owner >= 0
-                alive[part.owner[used]] = True
-        return ~alive
+            if part.role == "along":
+                continue
+            others = tuple(a for a in range(len(part.shape)) if a != part.axis)
+            used = np.any(values[part.variable] != 0, axis=others) & (part.owner >= 0)
+            owners = part.owner[used]
+            if part.role != "out":
+                owners = owners[self.summed[owners]]
+            alive[owners] = True
+        return ~alive & ~self.fixed
 
-    def subset(self, begin: int, end: int) -> "Family":
-        """The components of the units `begin` to `end` alone, renumbered from 0."""
-        parts = []
-        for part in self.parts:
-            inside = (part.owner >= begin) & (part.owner < end)
-            if inside.any():
-                owner = np.where(inside, part.owner - begin, -1)
-                parts.append(
-                    Part(part.variable, part.shape, part.axis, owner, part.role)
-                )
-        return Family(self.layer, end - begin, [(0, end - begin)], parts)
+    def subset(self, components: np.ndarray) -> "Family":
+        """Some components alone, renumbered from 0.
+
+        Args:
+            components: Which, in their new order.
+        """
+        number = np.full(self.units + 1, -1)
+        number[components] = np.arange(len(components))
+        parts = [
+            replace(part, owner=number[part.owner])
+            for part in self.parts
+            if np.isin(part.owner, components).any()
+        ]
+        return Family(self.name, len(components), parts=parts)
 
 
 def kept_along(part: Part, alive: np.ndarray) -> np.ndarray:
@@ -189,28 +223,24 @@ def kept_along(part: Part, alive: np.ndarray) -> np.ndarray:
 
 def protect(
     scores: Sequence[np.ndarray],
-    families: Sequence[Family],
     windows: Sequence[Sequence[tuple[int, int]]],
-    floors: Sequence[int],
+    floors: Sequence[tuple[int, np.ndarray, int]],
 ) -> list[np.ndarray]:
-    """The units that must not be removed, whatever their score.
+    """The components that must not be removed, whatever their score.
 
     Args:
-        scores: The score of each unit of each family.
-        families: The families.
-        windows: Sets of `(family, unit)` of which at least one must live, since a
-            group of a later layer sees nothing else.
-        floors: The least number of units each family keeps.
+        scores: The score of each component of each family.
+        windows: Sets of `(family, component)` of which at least one must live.
+        floors: `(family, components, count)`: so many of these must live.
 
     Returns:
-        For each family, whether each unit is protected: the best of each segment,
-        of each window, and the best `floor` of each family.
+        For each family, whether each component is protected: the best of each window
+        and floor.
     """
-    safe = [np.zeros(family.units, bool) for family in families]
-    for family, score, mask, floor in zip(families, scores, safe, floors, strict=True):
-        for begin, end in family.segments:
-            mask[begin + int(np.argmax(score[begin:end]))] = True
-        mask[np.argsort(-score, kind="stable")[:floor]] = True
+    safe = [np.zeros(len(score), bool) for score in scores]
+    for family, components, count in floors:
+        best = np.argsort(-scores[family][components], kind="stable")[:count]
+        safe[family][components[best]] = True
     for window in windows:
         if not any(safe[f][unit] for f, unit in window):
             f, unit = max(window, key=lambda member: scores[member[0]][member[1]])

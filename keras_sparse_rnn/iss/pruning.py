@@ -26,10 +26,13 @@ class ISSPruning(keras.callbacks.Callback):
     ranking runs over all layers, with a floor for each. When `fit` ends,
     `pruned_model` is the model rebuilt without the dead units.
 
-    Works on `keras.layers.LSTM` and `GroupedLSTM` in Sequential and Functional
-    models. With or without an `ISSRegularizer` on the layers: if there are any, the
-    callback binds them when training starts and switches them off when the target is
-    reached, since a pull that goes on biases what survives.
+    Works on stock recurrent layers (`LSTM`, `GRU`, `SimpleRNN`, `RNN` of stock cells,
+    `Bidirectional` and `TimeDistributed` of them), on the grouped ones and on
+    `RecurrentHighway`, in any model that can be followed as a graph. Units that are
+    added to, multiplied with or handed on as states to others are removed together.
+    With or without an `ISSRegularizer` on the layers: if there are any, the callback
+    binds them when training starts and switches them off when the target is reached,
+    since a pull that goes on biases what survives.
 
     Args:
         keep: Share of the units to keep, in `(0, 1]`, of those that may be pruned:
@@ -127,14 +130,15 @@ class ISSPruning(keras.callbacks.Callback):
         self.pruned_model = None
         self.report = None
         self._plan = plan = trace(model, self.ignore)
-        for family in plan.prunable:
-            frozen = [
-                plan.variables[part.variable].path
-                for part in family.parts
-                if not plan.variables[part.variable].trainable
-            ]
-            if frozen:
-                family.reason = f"'{frozen[0]}', which belongs to its units, is frozen"
+        for family in plan.families:
+            for part in family.weights:
+                variable = plan.variables[part.variable]
+                if not variable.trainable:
+                    plan.fix(
+                        family,
+                        np.unique(part.owner[part.owner >= 0]),
+                        f"'{variable.path}', which belongs to its units, is frozen",
+                    )
         if not plan.prunable:
             raise ValueError(
                 f"Model '{model.name}' has no units that may be pruned. "
@@ -155,10 +159,10 @@ class ISSPruning(keras.callbacks.Callback):
         self._first_epoch: int | None = None
         self._total = self.total_steps
         self._done = 0
-        self._removed_at = [np.full(f.units, -1) for f in plan.prunable]
+        self._removed_at = [np.full(f.units, -1) for f in plan.families]
         self._masks = [
             keras.Variable(np.ones(f.units, "float32"), trainable=False)
-            for f in plan.prunable
+            for f in plan.families
         ]
         for key, parts in self._parts_by_variable().items():
             after_step.attach(plan.variables[key], "mask", self._mask_action(parts))
@@ -202,7 +206,7 @@ class ISSPruning(keras.callbacks.Callback):
         model = self.model
         assert plan is not None
         values = plan.values()
-        families = zip(plan.prunable, self._masks, strict=True)
+        families = zip(plan.families, self._masks, strict=True)
         came_back = any(
             np.any((ops.convert_to_numpy(mask.value) == 0) & ~family.dead(values))
             for family, mask in families
@@ -225,14 +229,23 @@ class ISSPruning(keras.callbacks.Callback):
         after_step.retrace(model)
         self.report = PruningReport(
             [
-                LayerReport(f.layer, removed, f.segments)
-                for f, removed in zip(plan.prunable, self._removed_at, strict=True)
+                LayerReport(
+                    layer.name,
+                    removed[layer.component],
+                    layer.segments,
+                    int(f.fixed[layer.component].sum()),
+                )
+                for f, removed in zip(plan.families, self._removed_at, strict=True)
+                for layer in f.layers
+                if not f.fixed[layer.component].all()
             ],
-            plan.left_alone,
+            {**plan.left_alone, **plan.left_in_part},
             self.keep,
             self._total or 0,
         )
-        if self.report.after > self.report.target:
+        left = sum(int(living.sum()) for living in self._alive())
+        wanted = self._target(self.updates)
+        if left > wanted:
             reason = (
                 "one unit of every group and window, and `layer_floor` of every layer, "
                 "stay: use fewer groups or a lower floor"
@@ -241,8 +254,8 @@ class ISSPruning(keras.callbacks.Callback):
                 "`end`, or set `total_steps` to the steps there are"
             )
             warnings.warn(
-                f"ISSPruning leaves {self.report.after} units, not the "
-                f"{self.report.target} asked for, since {reason}.",
+                f"ISSPruning leaves {left} units, not the {wanted} asked for, since "
+                f"{reason}.",
                 stacklevel=2,
             )
         self.pruned_model = shrink(model, self.ignore)
@@ -266,12 +279,21 @@ class ISSPruning(keras.callbacks.Callback):
 
     def _target(self, updates_done: int) -> int:
         """How many units should live after that many updates."""
-        units = sum(mask.shape[0] for mask in self._masks)
+        assert self._plan is not None
+        units = sum(int((~family.fixed).sum()) for family in self._plan.families)
         progress = updates_done / self.updates
         kept = 1 - (1 - self.keep) * (1 - (1 - progress) ** 3)
         return max(1, round(units * kept))
 
     # Removing.
+
+    def _alive(self) -> list[np.ndarray]:
+        """Which units live, of those that can be removed."""
+        assert self._plan is not None
+        return [
+            (ops.convert_to_numpy(mask.value) > 0) & ~family.fixed
+            for family, mask in zip(self._plan.families, self._masks, strict=True)
+        ]
 
     def _remove(self, target: int, step: int) -> None:
         """Brings the number of living units down to `target`, weakest first."""
@@ -279,26 +301,29 @@ class ISSPruning(keras.callbacks.Callback):
         assert plan is not None
         # Through `self.model`, so that the JAX backend hands back its state.
         model = self.model
-        families = plan.prunable
+        families = plan.families
         values = plan.values()
-        alive = [ops.convert_to_numpy(mask.value) > 0 for mask in self._masks]
+        alive = self._alive()
         scores = []
         for family, living in zip(families, alive, strict=True):
-            revived = ~living & ~family.dead(values)
+            revived = ~living & ~family.fixed & ~family.dead(values)
             if revived.any():
                 raise RuntimeError(
-                    f"{int(revived.sum())} removed units of '{family.layer}' have "
+                    f"{int(revived.sum())} removed units of '{family.name}' have "
                     "come back: the training step was compiled before the masks "
                     "changed. In a JAX loop of your own, compile the step anew after "
                     "each update of ISSPruning."
                 )
             score = np.sqrt(family.squared_norms(values) / family.sizes())
             scores.append(np.where(living, score, -1.0))
-        floors = [
-            math.ceil(self.layer_floor * self.keep * family.units)
-            for family in families
-        ]
-        safe = protect(scores, families, plan.prunable_windows(), floors)
+        floors = []
+        for number, family in enumerate(families):
+            for layer in family.layers:
+                own = np.unique(layer.component)
+                own = own[~family.fixed[own]]
+                count = math.ceil(self.layer_floor * self.keep * len(own))
+                floors.append((number, own, count))
+        safe = protect(scores, plan.windows, floors)
         candidates = sorted(
             (scores[f][unit], f, int(unit))
             for f in range(len(families))
@@ -308,8 +333,8 @@ class ISSPruning(keras.callbacks.Callback):
         for _, f, unit in candidates[: max(0, excess)]:
             alive[f][unit] = False
             self._removed_at[f][unit] = step
-        for mask, living in zip(self._masks, alive, strict=True):
-            mask.assign(living.astype("float32"))
+        for mask, living, family in zip(self._masks, alive, families, strict=True):
+            mask.assign((living | family.fixed).astype("float32"))
         self._write_masks()
         finished = self._done == self.updates
         if finished:
@@ -325,21 +350,20 @@ class ISSPruning(keras.callbacks.Callback):
         assert plan is not None
         for key, parts in self._parts_by_variable().items():
             variable = plan.variables[key]
-            value = ops.convert_to_numpy(variable.value)
+            value = ops.convert_to_numpy(variable)
             for number, part in parts:
                 living = ops.convert_to_numpy(self._masks[number].value) > 0
                 value = np.where(part.along_axis(kept_along(part, living)), value, 0)
             variable.assign(value)
-        for layer, mask in zip(plan.prunable_layers, self._masks, strict=True):
-            for state in (layer.states or []) if layer.stateful else []:
-                state.assign(state * mask)
 
     def _parts_by_variable(self) -> dict[int, list[tuple[int, Part]]]:
         """For each variable, the number of a prunable family and its part in it."""
         assert self._plan is not None
         found: dict[int, list[tuple[int, Part]]] = {}
-        for number, family in enumerate(self._plan.prunable):
+        for number, family in enumerate(self._plan.families):
             for part in family.parts:
+                if part.role == "along":
+                    continue
                 found.setdefault(part.variable, []).append((number, part))
         return found
 

@@ -139,8 +139,9 @@ class ISSRegularizer(keras.regularizers.Regularizer):
                 f"Model '{model.name}' holds no ISSRegularizer. Give one to the "
                 "layers to prune, as `recurrent_regularizer`."
             )
+        taken: dict[int, Any] = {}
         ties = [
-            (variable, regularizer, _components(variable, regularizer, plan))
+            (variable, regularizer, _components(variable, regularizer, plan, taken))
             for variable, regularizer in found
         ]
         for _, regularizer, _ in ties:
@@ -152,6 +153,7 @@ class ISSRegularizer(keras.regularizers.Regularizer):
                     "pass `bind(model, optimizer=…)`."
                 )
         for variable, regularizer, components in ties:
+            # A unit of several kernels, as of several depths, counts with the first.
             # Found anew at each trace: the model may be compiled again.
             regularizer._tie(variable, components, lambda: optimizer or model.optimizer)
         after_step.retrace(model)
@@ -220,6 +222,8 @@ class _Bound(keras.regularizers.Regularizer):
     def __call__(self, x: Any) -> Any:
         if self.source.form == "proximal" or not self.source.active:
             return ops.zeros((), dtype=x.dtype)
+        if not self.components.family.units:
+            return ops.zeros((), dtype=x.dtype)
         # Far below any norm that matters; keeps the gradient finite at zero.
         norms = ops.sqrt(self.components.squared_norms() + 1e-8)
         pulls = ops.multiply(norms, self.source.strengths(self.components.family))
@@ -284,6 +288,8 @@ class _Components:
         Returns:
             The anchor's new value.
         """
+        if not self.family.units:
+            return value
         own = next(k for k, v in self.variables.items() if v is anchor)
         norms = ops.sqrt(self.squared_norms({own: value}))
         factor = ops.maximum(0.0, 1.0 - pull / ops.maximum(norms, 1e-30))
@@ -328,24 +334,44 @@ def _scale(parts: list[Part], factor: Any) -> Any:
     return ops.where(same, vectors[0], vectors[0] * vectors[1])
 
 
-def _components(variable: Any, regularizer: ISSRegularizer, plan: Plan) -> _Components:
-    """The components whose recurrent rows lie in `variable`."""
+def _components(
+    variable: Any, regularizer: ISSRegularizer, plan: Plan, taken: dict[int, Any]
+) -> _Components:
+    """The components whose recurrent rows lie in `variable`.
+
+    Args:
+        variable: A recurrent kernel.
+        regularizer: What it holds.
+        plan: The model's components.
+        taken: For each family, by its `id`, which components another kernel's
+            regularizer sees to already; those of this one are added.
+    """
     for family in plan.families:
-        for (begin, end), anchor in zip(family.segments, family.anchors, strict=True):
-            if plan.variables[anchor] is not variable:
+        for layer in family.layers:
+            if not any(plan.variables[key] is variable for key in layer.anchors):
                 continue
-            if family.reason is not None:
+            (part,) = [
+                part
+                for part in family.parts
+                if plan.variables[part.variable] is variable and part.axis == 0
+            ]
+            own = np.unique(part.owner[part.owner >= 0])
+            free = own[~family.fixed[own]]
+            if not len(free):
+                reason = family.reasons[int(own[0])]
                 raise ValueError(
-                    f"Layer '{family.layer}' holds an ISSRegularizer, but none of its "
-                    f"units can be removed: {family.reason}. Take the regularizer "
-                    "away."
+                    f"Layer '{layer.name}' holds an ISSRegularizer, but none of its "
+                    f"units can be removed: {reason}. Take the regularizer away."
                 )
+            done = taken.setdefault(id(family), np.zeros(family.units, bool))
+            mine = free[~done[free]]
+            done[mine] = True
             once = regularizer.form == "proximal"
-            components = _Components(family.subset(begin, end), plan.variables, once)
+            components = _Components(family.subset(mine), plan.variables, once)
             for other in components.trainable():
                 if not other.trainable:
                     raise ValueError(
-                        f"The units of '{family.layer}' can't become zero: "
+                        f"The units of '{layer.name}' can't become zero: "
                         f"'{other.path}', which belongs to them, is frozen. Make its "
                         "layer trainable, or take the ISSRegularizer away."
                     )

@@ -17,11 +17,13 @@ class LayerReport:
         removed_at: For each unit the training step at which it was removed, -1 for
             a unit that lives.
         segments: The range of units of each group.
+        fixed: How many of its units could not be removed.
     """
 
     layer: str
     removed_at: np.ndarray
     segments: list[tuple[int, int]]
+    fixed: int = 0
 
     @property
     def before(self) -> int:
@@ -55,12 +57,12 @@ class PruningReport:
     @property
     def before(self) -> int:
         """Units that could be removed, all layers."""
-        return sum(layer.before for layer in self.layers)
+        return sum(layer.before - layer.fixed for layer in self.layers)
 
     @property
     def after(self) -> int:
-        """Units that live, all layers."""
-        return sum(layer.after for layer in self.layers)
+        """Units that live, of those that could be removed, all layers."""
+        return sum(layer.after - layer.fixed for layer in self.layers)
 
     @property
     def target(self) -> int:

@@ -1,16 +1,17 @@
 """The smaller model, and the optimizer state that goes with it."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_sparse_rnn import _backend
-from keras_sparse_rnn._models import copied_lambda, layers_of
+from keras_sparse_rnn._models import copied_lambda, is_graph, layers_of, uncompiled
 from keras_sparse_rnn.iss import rules
-from keras_sparse_rnn.iss.components import kept_along, protect
+from keras_sparse_rnn.iss.components import protect
+from keras_sparse_rnn.iss.flow import Call
 from keras_sparse_rnn.iss.regularizer import ISSRegularizer
 from keras_sparse_rnn.iss.trace import Plan, trace
 
@@ -18,13 +19,15 @@ from keras_sparse_rnn.iss.trace import Plan, trace
 def shrink(model: Any, ignore: Iterable[str] = ()) -> Any:
     """Rebuilds a model without its dead units: same outputs, fewer weights.
 
-    A unit is dead when every weight that leaves it is exactly zero: its recurrent
-    row and its row in every layer that reads it. This is read from the weights
-    alone, so it works on a model that was just loaded. One unit of every layer, and
-    of every group of a grouped layer, stays even if it is dead.
+    A unit is dead when every weight that leaves it is exactly zero: its recurrent row
+    and its row in every layer that reads it; where something reads it without weights,
+    such as a dot product of states, all that enters it must be zero too. This is read
+    from the weights alone, so it works on a model that was just loaded. One unit of
+    every layer, and of every group of a grouped layer, stays even if it is dead.
 
     Args:
-        model: A built Sequential or Functional model.
+        model: A built model: Sequential, Functional, or a subclass whose `call` runs
+            on symbolic tensors, which comes back as a Functional one.
         ignore: Names of recurrent layers to leave alone.
 
     Returns:
@@ -44,7 +47,7 @@ def shrink(model: Any, ignore: Iterable[str] = ()) -> Any:
     """
     plan = trace(model, ignore)
     values = plan.values()
-    return rebuild(model, plan, [~family.dead(values) for family in plan.prunable])
+    return rebuild(model, plan, [~family.dead(values) for family in plan.families])
 
 
 def rehearse(model: Any, plan: Plan) -> None:
@@ -55,9 +58,10 @@ def rehearse(model: Any, plan: Plan) -> None:
         plan: Its components.
     """
     alive = []
-    for family in plan.prunable:
+    for family in plan.families:
         living = np.ones(family.units, bool)
-        living[[begin for begin, _ in family.segments]] = False
+        for layer in family.layers:
+            living[[layer.component[begin] for begin, _ in layer.segments]] = False
         alive.append(living)
     rebuild(model, plan, alive)
 
@@ -68,57 +72,124 @@ def rebuild(model: Any, plan: Plan, alive: Sequence[np.ndarray]) -> Any:
     Args:
         model: The model.
         plan: Its components.
-        alive: Which units of each of `plan.prunable` live.
+        alive: Which components of each of `plan.families` live.
 
     Returns:
         The new model, as `shrink` describes it.
     """
-    living = with_protected(plan, alive)
-    kept = kept_indices(plan, living)
-    units = dict(zip(map(id, plan.prunable), living, strict=True))
-
-    def staying(features: Any) -> Any:
-        """Which of the features that come into a layer stay."""
-        if features is None:
-            return None
-        stay = np.ones(len(features.unit), bool)
-        for f in features.families:
-            if id(plan.families[f]) in units:
-                own = features.family == f
-                stay[own] = units[id(plan.families[f])][features.unit[own]]
-        return stay
-
-    def clone(layer: Any) -> Any:
-        if type(layer) is keras.layers.Lambda:
-            return copied_lambda(layer, layer.dtype_policy)
-        config = _without_regularizers(layer, _unbuilt(layer.get_config()))
-        rule = rules.rule_of(layer)
-        if rule is not None:
-            inputs = staying(plan.incoming.get(id(layer)))
-            config = rule.resize(layer, config, kept, inputs)
-        return type(layer).from_config(config)
-
-    with _compiled_later(model):
-        small = keras.models.clone_model(model, clone_function=clone, recursive=True)
+    builder = _Builder(plan, with_protected(plan, alive))
+    small = builder.model(plan.graph, plan.calls, None)
     if model.compiled:
         arguments = _backend.compile_arguments(model)
         arguments = keras.tree.map_structure(_fresh, arguments)
         small.compile(**{**arguments, "optimizer": _fresh(model.optimizer)})
-    _copy_variables(model, small, kept)
+    _copy_variables(model, small, builder)
     return small
 
 
-@contextmanager
-def _compiled_later(model: Any) -> Iterator[None]:
-    """Keeps Keras from compiling a clone by way of the serialized arguments.
+class _Builder:
+    """Makes a graph again, layer by layer and call by call, without what is gone."""
 
-    Those would lose a user's own loss, metrics and optimizer.
-    """
-    compiled, model.compiled = model.compiled, False
-    try:
-        yield
-    finally:
-        model.compiled = compiled
+    def __init__(self, plan: Plan, alive: Sequence[np.ndarray]):
+        self.plan = plan
+        self.of = plan.kept(alive)
+        self.slots = functools.partial(plan.stays, alive=alive)
+        # By the `id` of the old one.
+        self.made: dict[int, tuple[Any, Any]] = {}
+
+    def kept(self, call: Call | None) -> rules.Kept:
+        return rules.Kept(self.of, self.slots, call, self.plan.seen)
+
+    def model(
+        self, graph: Any, calls: Sequence[Call], shapes: Sequence[Any] | None
+    ) -> Any:
+        """A Sequential or Functional model.
+
+        Args:
+            graph: The old one.
+            calls: The calls in it.
+            shapes: Of its inputs now, if they are not what they were.
+        """
+        flat = graph.inputs
+        if shapes is None:
+            shapes = [one.shape for one in flat]
+        starts = [
+            keras.Input(batch_shape=tuple(shape), dtype=one.dtype, name=one.name)
+            for one, shape in zip(flat, shapes, strict=True)
+        ]
+        if isinstance(graph, keras.Sequential):
+            made = [self.make(layer) for layer in graph.layers]
+            return keras.Sequential(
+                [*starts, *made], name=graph.name, trainable=graph.trainable
+            )
+        following = iter(calls)
+
+        def visit(operation: Any, *args: Any, **kwargs: Any) -> Any:
+            call = next(following)
+            rule = rules.rule_of(operation)
+            if rule is not None:
+                args, kwargs = rule.rewrite(operation, args, kwargs, self.kept(call))
+            args, kwargs = keras.tree.map_structure(self.partner, (args, kwargs))
+            return self.make(operation)(*args, **kwargs)
+
+        with uncompiled(graph):
+            small = keras.models.clone_model(
+                graph,
+                input_tensors=keras.tree.pack_sequence_as(graph.input, starts),
+                clone_function=lambda operation: operation,
+                call_function=visit,
+            )
+        small.trainable = graph.trainable
+        return small
+
+    def make(self, old: Any) -> Any:
+        """A layer, an operation or a nested model, made once."""
+        if id(old) not in self.made:
+            self.made[id(old)] = (old, self._make(old))
+        return self.made[id(old)][1]
+
+    def _make(self, old: Any) -> Any:
+        call = self.plan.first.get(id(old))
+        if is_graph(old):
+            assert call is not None
+            shapes = [self.kept(call).shape(flow) for flow in call.inputs]
+            return self.model(old, call.inner, shapes)
+        if type(old) is keras.layers.Lambda:
+            return copied_lambda(old, old.dtype_policy)
+        rule = rules.rule_of(old)
+        if rule is None and not isinstance(old, keras.layers.Layer):
+            return old
+        config = _cleaned(old.get_config())
+        if rule is not None:
+            return rule.remake(old, rule.resize(old, config, self.kept(call)))
+        return type(old).from_config(config)
+
+    def partner(self, value: Any) -> Any:
+        """What takes the place of a variable that a call is given."""
+        if not isinstance(value, keras.Variable):
+            return value
+        for old, new in self.variables():
+            if old is value:
+                return new
+        return value
+
+    def layers(self) -> Iterator[tuple[Any, Any]]:
+        """Every layer, old and new, in wrappers too."""
+        for old, new in self.made.values():
+            if isinstance(old, keras.layers.Layer) and not is_graph(old):
+                yield from zip(layers_of(old), layers_of(new), strict=True)
+
+    def variables(self) -> Iterator[tuple[Any, Any]]:
+        """Every weight and carried state, old and new."""
+        seen = set()
+        for old, new in self.layers():
+            for one, other in zip(old.weights, new.weights, strict=True):
+                if id(one) not in seen:
+                    seen.add(id(one))
+                    yield one, other
+            if isinstance(old, keras.layers.RNN) and old.stateful:
+                states = (keras.tree.flatten(one.states or []) for one in (old, new))
+                yield from zip(*states, strict=True)
 
 
 def _fresh(argument: Any) -> Any:
@@ -139,81 +210,43 @@ def _fresh(argument: Any) -> Any:
 
 
 def with_protected(plan: Plan, alive: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """`alive`, and one unit of every segment and window where all are dead.
+    """`alive`, what can't be removed, and one of every window where all are dead.
 
     Args:
         plan: A model's components.
-        alive: Which units of each of `plan.prunable` live.
+        alive: Which components of each of `plan.families` live.
     """
+    living = [
+        one | family.fixed for one, family in zip(alive, plan.families, strict=True)
+    ]
     # Among units that are all dead it does not matter which one stays.
-    safe = protect(
-        [living.astype(float) for living in alive],
-        plan.prunable,
-        plan.prunable_windows(),
-        [1] * len(alive),
-    )
-    return [living | needed for living, needed in zip(alive, safe, strict=True)]
+    safe = protect([one.astype(float) for one in living], plan.windows, [])
+    return [one | needed for one, needed in zip(living, safe, strict=True)]
 
 
-def kept_indices(plan: Plan, alive: Sequence[np.ndarray]) -> rules.Kept:
-    """Which indices of each variable stay, as `rules.Kept`.
-
-    Args:
-        plan: A model's components.
-        alive: Which units of each of `plan.prunable` stay.
-    """
-    masks: dict[tuple[int, int], np.ndarray] = {}
-    for family, living in zip(plan.prunable, alive, strict=True):
-        for part in family.parts:
-            key = (id(plan.variables[part.variable]), part.axis)
-            masks[key] = masks.get(key, True) & kept_along(part, living)
-
-    def kept(variable: Any, axis: int) -> np.ndarray:
-        found = masks.get((id(variable), axis))
-        return np.ones(variable.shape[axis], bool) if found is None else found
-
-    return kept
-
-
-def _unbuilt(config: Any) -> Any:
-    """A configuration without the shapes that layers inside it were built on."""
+def _cleaned(config: Any) -> Any:
+    """A configuration without ISSRegularizers, and without the shapes it had."""
     if isinstance(config, dict):
-        return {k: _unbuilt(v) for k, v in config.items() if k != "build_config"}
+        if config.get("class_name") == ISSRegularizer.__name__:
+            return None
+        return {k: _cleaned(v) for k, v in config.items() if k != "build_config"}
     if isinstance(config, list):
-        return [_unbuilt(value) for value in config]
+        return [_cleaned(value) for value in config]
     return config
 
 
-def _without_regularizers(layer: Any, config: dict[str, Any]) -> dict[str, Any]:
-    held = {
-        name
-        for name in config
-        if name.endswith("_regularizer")
-        and isinstance(getattr(_holder(layer), name, None), ISSRegularizer)
-    }
-    return {name: None if name in held else value for name, value in config.items()}
-
-
-def _holder(layer: Any) -> Any:
-    """What holds a layer's regularizers: of a grouped layer, any one group."""
-    cell = getattr(layer, "cell", layer)
-    return getattr(cell, "cells", [cell])[0]
-
-
-def _copy_variables(model: Any, small: Any, kept: rules.Kept) -> None:
-    pairs = [
-        *zip(model.weights, small.weights, strict=True),
-        *zip(_seeds(model), _seeds(small), strict=True),
-    ]
+def _copy_variables(model: Any, small: Any, builder: _Builder) -> None:
+    pairs = list(builder.variables())
     for old, new in pairs:
-        new.assign(_sliced(old, keras.ops.convert_to_numpy(old.value), kept))
-    _copy_states(model, small, kept)
+        new.assign(_sliced(old, keras.ops.convert_to_numpy(old), builder.of))
+    for old, new in zip(_seeds(model), _seeds(small), strict=True):
+        new.assign(keras.ops.convert_to_numpy(old))
     if getattr(model, "optimizer", None) is not None and model.optimizer.built:
         small.optimizer.build(small.trainable_variables)
-        _copy_optimizer(model, small.optimizer, kept)
+        _copy_optimizer(model.optimizer, small.optimizer, pairs, builder.of)
 
 
-def _sliced(variable: Any, value: np.ndarray, kept: rules.Kept) -> np.ndarray:
+def _sliced(variable: Any, value: np.ndarray, kept: Callable[..., Any]) -> np.ndarray:
     for axis in range(value.ndim):
         value = np.compress(kept(variable, axis), value, axis=axis)
     return value
@@ -227,39 +260,30 @@ def _seeds(model: Any) -> list[Any]:
     return [v for v in model.non_trainable_variables if "seed_generator" in v.path]
 
 
-def _copy_states(model: Any, small: Any, kept: rules.Kept) -> None:
-    for old, new in zip(layers_of(model), layers_of(small), strict=True):
-        if not isinstance(old, keras.layers.RNN) or not old.stateful or not old.states:
-            continue
-        for state, smaller in zip(old.states, new.states, strict=True):
-            value = keras.ops.convert_to_numpy(state.value)
-            if value.shape[-1] != smaller.shape[-1]:
-                cells = getattr(old.cell, "cells", [old.cell])
-                units = [kept(cell.recurrent_kernel, 0) for cell in cells]
-                value = np.compress(np.concatenate(units), value, axis=-1)
-            smaller.assign(value)
-
-
-def _copy_optimizer(model: Any, optimizer: Any, kept: rules.Kept) -> None:
+def _copy_optimizer(
+    old: Any, new: Any, pairs: Sequence[tuple[Any, Any]], kept: Callable[..., Any]
+) -> None:
     """Carries over what the optimizer remembers of each weight that stays."""
-    weights: dict[str, list[Any]] = {}
-    for variable in model.weights:
-        weights.setdefault(variable.path.replace("/", "_"), []).append(variable)
-    olds = _numbered(model.optimizer.variables)
-    for (name, number), new in _numbered(optimizer.variables).items():
-        old = olds.get((name, number))
-        if old is None:
+    # Keras names each slot after its variable; the same name may come more than once.
+    owners: dict[str, list[tuple[Any, Any]]] = {}
+    for one, other in pairs:
+        owners.setdefault(other.path.replace("/", "_"), []).append((one, other))
+    olds = _numbered(old.variables)
+    for (name, number), slot in _numbered(new.variables).items():
+        found = [path for path in owners if name.startswith(f"{path}_")]
+        owner = None
+        if found:
+            path = max(found, key=len)
+            owner, _ = owners[path][min(number, len(owners[path]) - 1)]
+            name = owner.path.replace("/", "_") + name[len(path) :]
+        before = olds.get((name, number))
+        if before is None:
             continue  # Not trained before.
-        value = keras.ops.convert_to_numpy(old.value)
-        # Keras names each slot after its variable.
-        owners = [path for path in weights if name.startswith(f"{path}_")]
-        if owners:
-            same_path = weights[max(owners, key=len)]
-            owner = same_path[min(number, len(same_path) - 1)]
-            if tuple(owner.shape) == tuple(value.shape):
-                value = _sliced(owner, value, kept)
-        if tuple(value.shape) == tuple(new.shape):
-            new.assign(value)
+        value = keras.ops.convert_to_numpy(before)
+        if owner is not None and tuple(owner.shape) == tuple(value.shape):
+            value = _sliced(owner, value, kept)
+        if tuple(value.shape) == tuple(slot.shape):
+            slot.assign(value)
         # What is left has a shape of its own (a factored moment, say): it starts
         # anew, as it did when training began.
 

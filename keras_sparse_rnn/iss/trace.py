@@ -1,40 +1,26 @@
 """Follows the units of recurrent layers through a model to all that reads them.
 
-A model is walked call by call. Each tensor carries, for every feature of its last
-axis, the unit that it is; the rule of each layer (`rules.py`) says which of the
-layer's weights read these features and what its outputs carry.
+A model is walked call by call. Each tensor carries, for the indices along each of its
+axes, the slots that they are (`flow.py`); the rule of each layer or operation says
+which weights read or make them and which of them are tied (`rules/`). What is tied to
+units in the end is what their components are made of.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_sparse_rnn._models import is_functional, is_graph, layers_of
-from keras_sparse_rnn.iss.components import Family, Part, Role
+from keras_sparse_rnn._models import as_graph, layers_of, uncompiled
+from keras_sparse_rnn.iss.components import Family, LayerUnits, Part, Role
+from keras_sparse_rnn.iss.flow import Axis, Call, Flow, flow_of, flows_in
+from keras_sparse_rnn.iss.slots import Slots
 
-
-@dataclass(frozen=True, eq=False)
-class Features:
-    """Which unit each feature of a tensor's last axis is.
-
-    Attributes:
-        family: Index of the family of each feature, -1 for none.
-        unit: The unit within the family.
-    """
-
-    family: np.ndarray
-    unit: np.ndarray
-
-    @property
-    def families(self) -> list[int]:
-        """The families that occur."""
-        return [int(f) for f in np.unique(self.family) if f >= 0]
-
-    def __getitem__(self, index: slice) -> "Features":
-        return Features(self.family[index], self.unit[index])
+# Of two roles of one axis of a variable, the first counts.
+_ROLES: tuple[Role, ...] = ("out", "in", "bias", "state", "along")
 
 
 @dataclass
@@ -42,159 +28,424 @@ class Plan:
     """All components of a model.
 
     Attributes:
-        families: The components of each recurrent layer that has a rule.
-        layers: The layer of each family.
+        graph: The model as a graph: itself, unless it is a subclass with a `call`.
+        families: The components of each recurrent layer, or of several that are tied.
         variables: The variables that parts refer to by index.
-        windows: Sets of `(family, unit)` of which one at least must live.
-        incoming: For each layer, by its `id`, the features that come in, if any of
-            them is a unit.
+        windows: Sets of `(family, component)` of which one at least must live: all
+            that some axis is made of.
         skipped: Recurrent layers without components, with the reason.
+        calls: What each call of the graph was given and returned, in order.
+        first: For each layer and operation, by its `id`, its first call.
+        seen: The slots that a cell sees, by its `id`, where its rule wants to know.
+        classes: The class of each slot.
+        members: The family and component of each class that is one, by class.
+        axes: The slots along each axis of a variable, by the variable's key.
     """
 
+    graph: Any
     families: list[Family] = field(default_factory=list)
-    layers: list[Any] = field(default_factory=list)
     variables: list[Any] = field(default_factory=list)
     windows: list[list[tuple[int, int]]] = field(default_factory=list)
-    incoming: dict[int, "Features"] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    calls: list[Call] = field(default_factory=list)
+    first: dict[int, Call] = field(default_factory=dict)
+    seen: dict[int, np.ndarray] = field(default_factory=dict)
+    classes: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    members: dict[int, tuple[int, int]] = field(default_factory=dict)
+    axes: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
 
     @property
     def prunable(self) -> list[Family]:
-        """The families whose units can be removed."""
-        return [family for family in self.families if family.reason is None]
-
-    @property
-    def prunable_layers(self) -> list[Any]:
-        """The layers of `prunable`."""
-        pairs = zip(self.families, self.layers, strict=True)
-        return [layer for family, layer in pairs if family.reason is None]
+        """The families of which some component can be removed."""
+        return [family for family in self.families if not family.fixed.all()]
 
     @property
     def left_alone(self) -> dict[str, str]:
-        """Every recurrent layer that is not pruned, with the reason."""
-        fixed = {f.layer: f.reason for f in self.families if f.reason is not None}
-        return {**self.skipped, **fixed}
+        """Every recurrent layer none of whose units can be removed, with the reason."""
+        found = dict(self.skipped)
+        for family in self.families:
+            for layer in family.layers:
+                if family.fixed[layer.component].all():
+                    found[layer.name] = family.reasons[int(layer.component[0])]
+        return found
 
-    def prunable_windows(self) -> list[list[tuple[int, int]]]:
-        """`windows`, numbered as in `prunable`; those that can't empty left out."""
-        number = {id(family): i for i, family in enumerate(self.prunable)}
-        numbered = []
-        for window in self.windows:
-            if all(id(self.families[f]) in number for f, _ in window):
-                numbered.append(
-                    [(number[id(self.families[f])], unit) for f, unit in window]
-                )
-        return numbered
+    @property
+    def left_in_part(self) -> dict[str, str]:
+        """Every layer some of whose units can't be removed, with the first reason."""
+        found = {}
+        for family in self.families:
+            for layer in family.layers:
+                fixed = family.fixed[layer.component]
+                if fixed.any() and not fixed.all():
+                    first = int(layer.component[np.argmax(fixed)])
+                    found[layer.name] = (
+                        f"{fixed.sum()} of {len(fixed)} units: {family.reasons[first]}"
+                    )
+        return found
+
+    def fix(self, family: Family, components: Any, reason: str) -> None:
+        """Keeps components of a family, whatever happens.
+
+        Args:
+            family: The family.
+            components: Their indices.
+            reason: Why.
+        """
+        for component in np.atleast_1d(components):
+            family.fixed[component] = True
+            family.reasons.setdefault(int(component), reason)
 
     def values(self) -> dict[int, np.ndarray]:
         """The present value of every variable that parts refer to."""
         return {
-            key: keras.ops.convert_to_numpy(variable.value)
+            key: keras.ops.convert_to_numpy(variable)
             for key, variable in enumerate(self.variables)
         }
 
-
-class Tracer:
-    """Collects a `Plan` while a model is walked; what a rule talks to."""
-
-    def __init__(self, ignore: Iterable[str] = ()):
-        self.plan = Plan()
-        self.ignore = set(ignore)
-        self._keys: dict[int, int] = {}
-
-    def key(self, variable: Any) -> int:
-        """The key of a variable; a new one gets the next number."""
-        if id(variable) not in self._keys:
-            self._keys[id(variable)] = len(self.plan.variables)
-            self.plan.variables.append(variable)
-        return self._keys[id(variable)]
-
-    def new_family(self, layer: Any, segments: Sequence[tuple[int, int]]) -> Any:
-        """A family for a recurrent layer, or `None` if the layer is ignored."""
-        if layer.name in self.ignore:
-            self.plan.skipped[layer.name] = "named in `ignore`"
-            return None
-        family = Family(layer.name, segments[-1][1], [(b, e) for b, e in segments])
-        self.plan.families.append(family)
-        self.plan.layers.append(layer)
-        return family
-
-    def own(
-        self, family: Family, variable: Any, axis: int, owner: Any, role: Role
-    ) -> None:
-        """Gives a family the indices of a variable along an axis.
+    def stays(self, slots: np.ndarray, alive: Sequence[np.ndarray]) -> np.ndarray:
+        """Which slots stay.
 
         Args:
-            family: The family.
-            variable: A Keras variable.
-            axis: The axis.
-            owner: For each index along it the unit that owns it, -1 for none.
-            role: What the weights are to the unit.
+            slots: Some slots.
+            alive: Which components of each of `families` live.
         """
-        owner = np.asarray(owner, np.int64)
-        shape = tuple(variable.shape)
-        family.parts.append(Part(self.key(variable), shape, axis, owner, role))
+        living = np.ones(len(self.classes) + 1, bool)
+        for number, (family, component) in self.members.items():
+            living[number] = alive[family][component]
+        return living[self.classes[slots]] if len(slots) else np.ones(0, bool)
 
-    def read(self, layer: Any, variable: Any, axis: int, features: Any) -> None:
-        """Records that a variable reads features along one of its axes."""
-        if features is None:
-            return
-        key = self.key(variable)
-        if any(
-            (part.variable, part.axis, part.role) == (key, axis, "out")
-            for family in self.plan.families
-            for part in family.parts
-        ):
-            raise ValueError(
-                f"Layer '{layer.name}' is called more than once on the units of "
-                f"{self.names(features)}; pruning can't follow a shared layer. Name "
-                "those recurrent layers in `ignore`, or use a layer of its own."
+    def kept(self, alive: Sequence[np.ndarray]) -> Callable[[Any, int], np.ndarray]:
+        """Which indices of each variable stay, as `rules.Kept`.
+
+        Args:
+            alive: Which components of each of `families` live.
+        """
+        keys = {id(variable): key for key, variable in enumerate(self.variables)}
+
+        def kept(variable: Any, axis: int) -> np.ndarray:
+            axis %= len(variable.shape)
+            slots = self.axes.get((keys.get(id(variable), -1), axis))
+            if slots is None:
+                return np.ones(variable.shape[axis], bool)
+            return self.stays(slots, alive)
+
+        return kept
+
+
+class Tracer:
+    """Collects what rules say while a model is walked."""
+
+    def __init__(self) -> None:
+        self.slots = Slots()
+        self.variables: list[Any] = []
+        self.axes: dict[tuple[int, int], np.ndarray] = {}
+        self.roles: dict[tuple[int, int], Role] = {}
+        self.layers: list[tuple[str, Any, np.ndarray, list[Any], list[Any]]] = []
+        self.calls: list[Call] = []
+        self.skipped: dict[str, str] = {}
+        self._keys: dict[int, int] = {}
+        self._units: dict[int, np.ndarray] = {}
+        self._fixed: list[tuple[np.ndarray, str]] = []
+        self._stopped: list[tuple[np.ndarray, str]] = []
+        self._summed: list[np.ndarray] = []
+        self._wrappers: list[str] = []
+        self.first: dict[int, Call] = {}
+        self.seen: dict[int, np.ndarray] = {}
+        self._ignored: set[int] = set()
+
+    # What rules call.
+
+    def weights(
+        self, variable: Any, axis: int, role: Role, slots: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Says that the indices along an axis of a variable may go with units.
+
+        Asked again for the same axis, as for a layer that is called twice, it ties
+        the slots of both.
+
+        Args:
+            variable: A Keras variable.
+            axis: Its axis.
+            role: `"out"` for weights that read what goes along the axis, `"in"` for
+                those that make it, `"bias"` for what is added or scales it (set to
+                zero with it, but not in its norm), `"state"` for a carried state,
+                `"along"` for what only has to be as long.
+            slots: The slots along it; by default new ones.
+
+        Returns:
+            The slots.
+        """
+        axis %= len(variable.shape)
+        if id(variable) not in self._keys:
+            self._keys[id(variable)] = len(self.variables)
+            self.variables.append(variable)
+        key = (self._keys[id(variable)], axis)
+        if key not in self.axes:
+            self.axes[key] = (
+                self.slots.new(variable.shape[axis]) if slots is None else slots
             )
-        for f in features.families:
-            owner = np.where(features.family == f, features.unit, -1)
-            self.own(self.plan.families[f], variable, axis, owner, "out")
+            self.roles[key] = role
+        if slots is not None:
+            self.slots.tie(self.axes[key], slots)
+        if _ROLES.index(role) < _ROLES.index(self.roles[key]):
+            self.roles[key] = role
+        return self.axes[key]
 
-    def require_one(self, features: Any) -> None:
-        """Records that at least one of these features must live."""
-        if features is not None and np.all(features.family >= 0):
-            self.plan.windows.append(
-                [
-                    (int(f), int(u))
-                    for f, u in zip(features.family, features.unit, strict=True)
-                ]
-            )
+    def read(self, variable: Any, axis: int, features: Axis | None) -> None:
+        """Says that a variable reads features along one of its axes.
 
-    def features_of(self, family: Any) -> Any:
-        """The features of a tensor whose last axis is a family's units."""
-        if family is None:
-            return None
-        index = self.plan.families.index(family)
-        return Features(np.full(family.units, index), np.arange(family.units))
-
-    def keep_all(self, features: Any, reason: str) -> None:
-        """Records that the units of these features can't be removed."""
+        Args:
+            variable: A Keras variable.
+            axis: Its axis.
+            features: What it is multiplied with; `None` if nothing there can go.
+        """
         if features is not None:
-            for f in features.families:
-                self.plan.families[f].reason = reason
+            self.weights(variable, axis, "out", features.slots)
+        else:
+            # Another call of the same layer may bring units.
+            self.fix(
+                self.weights(variable, axis, "out"),
+                "the same weights read what can't be removed",
+            )
 
-    def names(self, features: Any) -> str:
-        """The layers whose units these features are, for a message."""
-        return ", ".join(f"'{self.plan.families[f].layer}'" for f in features.families)
+    def tie(self, first: Axis | None, second: Axis | None, reason: str) -> None:
+        """Says that two axes only lose indices together.
+
+        Args:
+            first: An axis.
+            second: An axis of as many indices; `None` if nothing there can go.
+            reason: Why the other can't lose any either, in that case.
+        """
+        if first is not None and second is not None:
+            self.slots.tie(first.slots, second.slots)
+        for one, other in ((first, second), (second, first)):
+            if one is None and other is not None:
+                self.fix(other.slots, reason)
+
+    def fix(self, what: Flow | np.ndarray, reason: str) -> None:
+        """Says that something can't be removed; that is no error.
+
+        Args:
+            what: Slots, or a tensor with all its axes.
+            reason: Why, for the report.
+        """
+        slots = what.slots if isinstance(what, Flow) else what
+        if len(slots):
+            self._fixed.append((slots, reason))
+
+    def stop(self, what: Flow | Axis, message: str) -> None:
+        """Says that what became of something can't be followed.
+
+        It is an error if units of a recurrent layer are meant that is not in `ignore`.
+
+        Args:
+            what: The axis, or a tensor with all its axes.
+            message: What they run into, as the end of "… can't be followed …".
+        """
+        if len(what.slots):
+            self._stopped.append((what.slots, message))
+
+    def add_up(self, features: Axis, message: str) -> None:
+        """Says that features are summed without weights, so they must become zero.
+
+        Args:
+            features: The axis that is summed.
+            message: As for `stop`, where they need not be zero.
+        """
+        # Set to zero with the units, they add nothing to the sum.
+        self._summed.append(features.slots)
+        if not features.zero.all():
+            self.stop(features[~features.zero], message)
+
+    def units(
+        self,
+        cell: Any,
+        name: str,
+        count: int,
+        anchors: Sequence[Any],
+        segments: Sequence[tuple[int, int]] = (),
+    ) -> np.ndarray:
+        """The slots of a cell's units, the same at each call.
+
+        Args:
+            cell: The cell.
+            name: What users call it by.
+            count: Number of its units.
+            anchors: Its recurrent kernels.
+            segments: The `(begin, end)` of each group, for the report.
+        """
+        if id(cell) not in self._units:
+            slots = self._units[id(cell)] = self.slots.new(count)
+            ranges = [(begin, end) for begin, end in segments] or [(0, count)]
+            self.layers.append((name, cell, slots, ranges, list(anchors)))
+            if id(cell) in self._ignored:
+                self.fix(slots, f"'{name}' is named in `ignore`")
+        return self._units[id(cell)]
+
+    def rigid(self, count: int) -> Axis:
+        """An axis of which nothing can be removed, where slots are wanted.
+
+        Args:
+            count: Its size.
+        """
+        axis = Axis.of(self.slots.new(count), False)
+        self.fix(axis.slots, "it is joined with what can't be removed")
+        return axis
+
+    def path(self, layer: Any) -> str:
+        """What users call a layer by: its name, after those of its wrappers."""
+        return "/".join([*self._wrappers, layer.name])
+
+    @contextmanager
+    def within(self, wrapper: Any) -> Iterator[None]:
+        """What is followed meanwhile is inside a wrapper."""
+        self._wrappers.append(wrapper.name)
+        try:
+            yield
+        finally:
+            self._wrappers.pop()
+
+    # What the walk calls.
+
+    def begin(self, model: Any, ignore: Sequence[str]) -> None:
+        """Notes what a model's user wants left alone.
+
+        Args:
+            model: The model.
+            ignore: Names of layers; all that is in them counts too.
+        """
+        holders = [one for one in layers_of(model) if one.name in ignore]
+        self._ignored = {id(inner) for one in holders for inner in layers_of(one)}
+
+    def call(self, operation: Any, call: Call) -> Any:
+        """Follows one call, and remembers it.
+
+        Args:
+            operation: The layer or operation.
+            call: What it is called with.
+
+        Returns:
+            A `Flow` for each output.
+        """
+        from keras_sparse_rnn.iss.rules import registry
+
+        self.calls.append(call)
+        self.first.setdefault(id(operation), call)
+        outside, self.calls = self.calls, call.inner
+        call.results = registry.follow(operation, call, self)
+        self.calls = outside
+        return call.results
+
+    def plan(self, graph: Any) -> Plan:
+        """All that was collected."""
+        classes = self.slots.classes()
+        plan = Plan(graph, variables=self.variables, skipped=self.skipped)
+        plan.calls, plan.first, plan.seen = self.calls, self.first, self.seen
+        plan.classes, plan.axes = classes, self.axes
+        self._families(plan)
+        self._fix(plan)
+        self._parts(plan)
+        self._windows(plan)
+        return plan
+
+    def _families(self, plan: Plan) -> None:
+        """Layers that share a class are one family; its classes are components."""
+        of_layer = [plan.classes[slots] for _, _, slots, _, _ in self.layers]
+        group = Slots()
+        numbers = group.new(len(of_layer))
+        first: dict[int, int] = {}
+        for number, own in enumerate(of_layer):
+            for one in own.tolist():
+                other = first.setdefault(one, number)
+                group.tie(numbers[[number]], numbers[[other]])
+        together = group.classes()
+        for leader in np.unique(together):
+            members = np.flatnonzero(together == leader)
+            known = list(dict.fromkeys(np.concatenate([of_layer[m] for m in members])))
+            index = {int(one): number for number, one in enumerate(known)}
+            family = Family(" + ".join(self.layers[m][0] for m in members), len(known))
+            for m in members:
+                name, cell, _, segments, anchors = self.layers[m]
+                component = np.array([index[int(one)] for one in of_layer[m]])
+                keys = [self._keys[id(anchor)] for anchor in anchors]
+                family.layers.append(LayerUnits(name, cell, component, segments, keys))
+            for one, number in index.items():
+                plan.members[one] = (len(plan.families), number)
+            plan.families.append(family)
+
+    def _members(self, plan: Plan, slots: np.ndarray) -> dict[int, list[int]]:
+        """The components among some slots, by family."""
+        found: dict[int, list[int]] = {}
+        for one in np.unique(plan.classes[slots]).tolist():
+            if one in plan.members:
+                family, component = plan.members[one]
+                found.setdefault(family, []).append(component)
+        return found
+
+    def _fix(self, plan: Plan) -> None:
+        for slots, reason in self._fixed:
+            for number, components in self._members(plan, slots).items():
+                plan.fix(plan.families[number], components, reason)
+        for slots, message in self._stopped:
+            for number, components in self._members(plan, slots).items():
+                family = plan.families[number]
+                loose = [c for c in components if not self._excused(family, c)]
+                if loose:
+                    raise ValueError(
+                        f"The units of '{family.name}' can't be followed {message}. "
+                        "Name that recurrent layer in `ignore` to leave it alone, or "
+                        "teach pruning the layer with `register_rule`."
+                    )
+                plan.fix(family, components, message)
+        for slots in self._summed:
+            for number, components in self._members(plan, slots).items():
+                plan.families[number].summed[components] = True
+
+    def _excused(self, family: Family, component: int) -> bool:
+        reason = family.reasons.get(component, "")
+        return bool(family.fixed[component]) and "`ignore`" in reason
+
+    def _parts(self, plan: Plan) -> None:
+        for (key, axis), slots in self.axes.items():
+            classes = plan.classes[slots]
+            found = [plan.members.get(one, (-1, -1)) for one in classes.tolist()]
+            families, components = np.array(found).reshape(-1, 2).T
+            for number in np.unique(families[families >= 0]):
+                owner = np.where(families == number, components, -1)
+                shape = tuple(self.variables[key].shape)
+                part = Part(key, shape, axis, owner, self.roles[key, axis])
+                plan.families[number].parts.append(part)
+
+    def _windows(self, plan: Plan) -> None:
+        """An axis that is made of units alone must keep one of them."""
+        seen = set()
+        flows = flows_in([one.results for call in self.calls for one in call])
+        made = [axis.slots for flow in flows for axis in flow.axes.values()]
+        for slots in [*self.axes.values(), *made]:
+            classes = frozenset(plan.classes[slots].tolist())
+            if classes in seen or not classes:
+                continue
+            seen.add(classes)
+            members = [plan.members[one] for one in classes if one in plan.members]
+            fixed = any(plan.families[f].fixed[c] for f, c in members)
+            if len(members) == len(classes) and not fixed:
+                plan.windows.append(sorted(members))
 
 
 def trace(model: Any, ignore: Iterable[str] = ()) -> Plan:
     """Finds the components of every recurrent layer of a model.
 
     Args:
-        model: A built Sequential or Functional Keras model.
+        model: A built Keras model: Sequential, Functional, or a subclass whose `call`
+            can be run on symbolic tensors.
         ignore: Names of recurrent layers to leave alone.
 
     Returns:
         A `Plan`.
 
     Raises:
-        ValueError: If units reach an operation that has no rule, the model has no
-            graph to follow or is not built, or `ignore` names no layer.
+        ValueError: If units reach a layer or an operation that has no rule, the model
+            has no graph to follow or is not built, or `ignore` names no layer.
     """
     ignore = [ignore] if isinstance(ignore, str) else list(ignore)
     if not model.built:
@@ -209,101 +460,77 @@ def trace(model: Any, ignore: Iterable[str] = ()) -> Plan:
             f"`ignore` names layers that model '{model.name}' does not have: "
             f"{unknown}. Its layers are {sorted(known)}."
         )
-    tracer = Tracer(ignore)
-    for features in walk(model, None, tracer):
-        tracer.keep_all(features, "its units are an output of the model")
-    return tracer.plan
+    graph = as_graph(model)
+    tracer = Tracer()
+    tracer.begin(graph, ignore)
+    specs = keras.tree.flatten(graph.inputs)
+    outputs = walk(graph, [flow_of(spec) for spec in specs], tracer)
+    for flow in outputs:
+        tracer.fix(flow, "its units are an output of the model")
+    return tracer.plan(graph)
 
 
-def walk(model: Any, inputs: Sequence[Any] | None, tracer: Tracer) -> list[Any]:
+class _Link(keras.Operation):
+    """Stands for a call in a copy of a graph that is only looked at."""
+
+    def __init__(self, spec: Any):
+        super().__init__()
+        self.spec = spec
+
+    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
+        return self.spec
+
+
+def walk(model: Any, inputs: Sequence[Flow], tracer: Tracer) -> list[Flow]:
     """Follows features through a Sequential or Functional model.
 
     Args:
         model: The model.
-        inputs: The features of each of its inputs; `None` for inputs without units.
-        tracer: What collects the plan.
+        inputs: The flow of each of its inputs.
+        tracer: What collects the components.
 
     Returns:
-        The features of each of its outputs.
+        The flow of each of its outputs.
     """
-    from keras_sparse_rnn.iss import rules
-
-    if not is_graph(model):
-        raise ValueError(
-            f"Pruning can't follow model '{model.name}' (a {type(model).__name__}): "
-            "it is code, not a graph of layers. Build it as a Sequential or a "
-            "Functional model."
-        )
     if isinstance(model, keras.Sequential):
-        flowing = inputs[0] if inputs else None
+        (flow,) = inputs
+        spec = model.inputs[0]
         for layer in model.layers:
-            flowing = rules.follow(layer, [flowing], [], tracer)[0]
-        return [flowing]
-    config = model.get_config()
-    operations = {operation.name: operation for operation in model.operations}
-    known: dict[tuple[str, int, int], Any] = {}
-    for number, key in enumerate(_tensor_keys(config["input_layers"])):
-        known[key] = inputs[number] if inputs else None
-    # Every tensor that some call or output takes; outputs of a call beyond those
-    # that its rule speaks of carry no units.
-    taken: list[tuple[str, int, int]] = []
-    waiting = []
-    for entry in config["layers"]:
-        for index, node in enumerate(entry["inbound_nodes"]):
-            # An explicit mask says when units are read, not by whom.
-            named = {k: v for k, v in node["kwargs"].items() if k != "mask"}
-            first, *others = list(node["args"]) + list(named.values())
-            main, extra = _history(first), _history(others)
-            waiting.append((entry["name"], index, main, extra))
-            taken += main + extra
-    # Keras counts the nodes of a nested Functional model from 1 among the outputs,
-    # and from 0 among the arguments of calls.
-    outputs = [
-        (name, node - is_functional(operations[name]), tensor)
-        for name, node, tensor in _tensor_keys(config["output_layers"])
-    ]
-    taken += outputs
-    while waiting:
-        ready = [
-            call for call in waiting if all(key in known for key in call[2] + call[3])
-        ]
-        if not ready:
-            raise ValueError(
-                f"Pruning can't follow model '{model.name}': its configuration names "
-                f"tensors that no call makes, for {[call[0] for call in waiting]}."
-            )
-        waiting = [call for call in waiting if call not in ready]
-        for name, index, main, extra in ready:
-            results = rules.follow(
-                operations[name],
-                [known[key] for key in main],
-                [known[key] for key in extra],
-                tracer,
-            )
-            for number, features in enumerate(results):
-                known[(name, index, number)] = features
-            for key in taken:
-                if key[:2] == (name, index):
-                    known.setdefault(key, None)
-    return [known[key] for key in outputs]
+            spec = layer.compute_output_spec(spec)
+            flow = tracer.call(layer, Call((flow,), {}, spec))
+        return [flow]
+    # Every tensor is known by the symbol that stands for it in the copy.
+    flows: dict[int, Flow] = {}
+    symbols: list[Any] = []
 
+    def note(symbol: Any, flow: Flow) -> None:
+        flows[id(symbol)] = flow
+        symbols.append(symbol)
 
-def _history(config: Any) -> list[tuple[str, int, int]]:
-    """The tensors that occur in the configuration of a call, in order."""
-    if isinstance(config, dict):
-        if config.get("class_name") == "__keras_tensor__":
-            name, node, tensor = config["config"]["keras_history"]
-            return [(name, node, tensor)]
-        return [key for value in config.values() for key in _history(value)]
-    if isinstance(config, (list, tuple)):
-        return [key for value in config for key in _history(value)]
-    return []
+    def visit(operation: Any, *args: Any, **kwargs: Any) -> Any:
+        spec = operation.compute_output_spec(*args, **kwargs)
+        given = keras.tree.map_structure(
+            lambda one: flows[id(one)] if isinstance(one, keras.KerasTensor) else one,
+            (args, kwargs),
+        )
+        found = tracer.call(operation, Call(given[0], given[1], spec))
+        made = _Link(spec)(*args, **kwargs)
+        for symbol, flow in zip(
+            keras.tree.flatten(made), keras.tree.flatten(found), strict=True
+        ):
+            note(symbol, flow)
+        return made
 
-
-def _tensor_keys(config: Any) -> list[tuple[str, int, int]]:
-    """The tensors of a model's `input_layers` or `output_layers`, in order."""
-    if isinstance(config, dict):
-        return [key for value in config.values() for key in _tensor_keys(value)]
-    if len(config) == 3 and isinstance(config[0], str):
-        return [(config[0], config[1], config[2])]
-    return [key for value in config for key in _tensor_keys(value)]
+    starts = keras.tree.map_structure(
+        lambda one: keras.Input(batch_shape=one.shape, dtype=one.dtype), model.input
+    )
+    for symbol, flow in zip(keras.tree.flatten(starts), inputs, strict=True):
+        note(symbol, flow)
+    with uncompiled(model):
+        copy = keras.models.clone_model(
+            model,
+            input_tensors=starts,
+            clone_function=lambda operation: operation,
+            call_function=visit,
+        )
+    return [flows[id(symbol)] for symbol in keras.tree.flatten(copy.outputs)]

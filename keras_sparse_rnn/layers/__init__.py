@@ -8,7 +8,12 @@ from keras_sparse_rnn.layers.grouped_simple_rnn import (
     GroupedSimpleRNN,
     GroupedSimpleRNNCell,
 )
+from keras_sparse_rnn.layers.recurrent_highway import (
+    RecurrentHighway,
+    RecurrentHighwayCell,
+)
 from keras_sparse_rnn.layers.tiered_embedding import TieredEmbedding
+from keras_sparse_rnn.layers.uneven_bidirectional import UnevenBidirectional
 from keras_sparse_rnn.layers.weight_drop import WeightDropLSTM
 
 __all__ = [
@@ -20,7 +25,10 @@ __all__ = [
     "GroupedSimpleRNN",
     "GroupedSimpleRNNCell",
     "KeptShare",
+    "RecurrentHighway",
+    "RecurrentHighwayCell",
     "TieredEmbedding",
+    "UnevenBidirectional",
     "WeightDropLSTM",
     "from_dense",
     "kept_share",

@@ -1,0 +1,180 @@
+"""What works on each element by itself: shared by rules of layers and operations."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_sparse_rnn.iss import trace
+from keras_sparse_rnn.iss.flow import Axis, Call, Flow, flow_of
+
+# What stands for any value in the question whether a result is zero all the same.
+_PROBES = (0.7, -1.3, 2.1)
+
+
+def is_zero(function: Callable[..., Any], zeros: Sequence[bool | float]) -> bool:
+    """Whether an element-wise function is zero whatever its other arguments are.
+
+    Args:
+        function: Of as many arrays.
+        zeros: For each of them a number that it is, or whether it is zero; if not it
+            may be anything.
+    """
+    choices = [
+        (one,) if not isinstance(one, bool) else ((0.0,) if one else _PROBES)
+        for one in zeros
+    ]
+    columns = np.array(list(itertools.product(*choices)), "float32").T
+    try:
+        result = np.asarray(function(*columns))
+    except (TypeError, ValueError):
+        return False
+    return bool(np.all(result == 0))
+
+
+def elementwise(
+    call: Call,
+    operands: Sequence[Any],
+    tracer: "trace.Tracer",
+    function: Callable[..., Any],
+) -> Any:
+    """The output of an element-wise call, whose operands are tied where they meet.
+
+    Args:
+        call: The call.
+        operands: What it works on: flows, arrays and numbers.
+        tracer: What collects it.
+        function: The same on NumPy arrays, to see where zeros stay zeros.
+    """
+    spec = call.spec
+    rank = len(spec.shape)
+    axes: dict[int, Axis] = {}
+    for number in range(rank):
+        meeting: list[Axis | None] = []
+        zeros: list[Any] = []
+        for operand in operands:
+            shape = operand.shape if isinstance(operand, Flow) else np.shape(operand)
+            own = number - rank + len(shape)
+            if own < 0 or shape[own] == 1:
+                # The same for all indices along the axis.
+                single = not isinstance(operand, Flow) and np.size(operand) == 1
+                zeros.append(float(np.asarray(operand).ravel()[0]) if single else False)
+                continue
+            axis = operand.axis(own) if isinstance(operand, Flow) else None
+            if isinstance(operand, Flow):
+                meeting.append(axis)
+            zeros.append(False if axis is None else axis.zero)
+        known = [axis for axis in meeting if axis is not None]
+        if not known:
+            continue
+        for axis in meeting[1:]:
+            tracer.tie(meeting[0], axis, "it is joined with what can't be removed")
+        if None in meeting:
+            continue
+        first = known[0]
+        columns = [
+            one if isinstance(one, np.ndarray) else [one] * len(first) for one in zeros
+        ]
+        patterns = list(zip(*columns, strict=True))
+        answers = {
+            pattern: is_zero(
+                function,
+                [bool(one) if not isinstance(one, float) else one for one in pattern],
+            )
+            for pattern in set(patterns)
+        }
+        zero = np.array([answers[pattern] for pattern in patterns])
+        axes[number] = Axis(first.slots, zero)
+    return flow_of(spec, axes)
+
+
+def joined(flows: Sequence[Flow], axis: int, spec: Any, tracer: "trace.Tracer") -> Flow:
+    """Tensors put one after another along an axis.
+
+    Args:
+        flows: The tensors.
+        axis: The axis, counted from the start.
+        spec: The result's shape.
+        tracer: What collects it.
+    """
+    rank = len(spec.shape)
+    axes: dict[int, Axis | None] = {}
+    for number in range(rank):
+        parts = [flow.axis(number) for flow in flows]
+        if number != axis:
+            for part in parts[1:]:
+                tracer.tie(parts[0], part, "it is joined with what can't be removed")
+            axes[number] = None if None in parts else parts[0]
+        elif any(part is not None for part in parts):
+            full = [
+                tracer.rigid(flow.shape[number] or 1) if part is None else part
+                for flow, part in zip(flows, parts, strict=True)
+            ]
+            axes[number] = Axis(
+                np.concatenate([part.slots for part in full]),
+                np.concatenate([part.zero for part in full]),
+            )
+    return flow_of(spec, axes)
+
+
+def contracted(
+    operands: Sequence[Any],
+    terms: Sequence[str],
+    result: str,
+    spec: Any,
+    tracer: "trace.Tracer",
+    message: str,
+) -> Flow:
+    """A sum of products, as `einsum` writes it.
+
+    Args:
+        operands: Flows, arrays, and Keras variables.
+        terms: The letters of each operand's axes.
+        result: The letters of the result.
+        spec: The result's shape.
+        tracer: What collects it.
+        message: As for `tracer.stop`.
+    """
+    axes: dict[int, Axis | None] = {}
+    for letter in sorted(set("".join(terms))):
+        flows: list[Axis | None] = []
+        variables = []
+        constant = False
+        for operand, term in zip(operands, terms, strict=True):
+            if letter not in term:
+                continue
+            number = term.index(letter)
+            if isinstance(operand, Flow):
+                if operand.shape[number] != 1 or len(operands) == 1:
+                    flows.append(operand.axis(number))
+            elif hasattr(operand, "trainable"):
+                variables.append((operand, number))
+            else:
+                constant = True
+        for axis in flows[1:]:
+            tracer.tie(flows[0], axis, "it is multiplied with what can't be removed")
+        known = [axis for axis in flows if axis is not None]
+        if letter in result:
+            for variable, number in variables:
+                slots = known[0].slots if known else None
+                own = tracer.weights(variable, number, "in", slots)
+                if None in flows:
+                    tracer.fix(own, "it is multiplied with what can't be removed")
+                elif not known:
+                    known = [Axis.of(own, True)]
+                    flows = [known[0]]
+            if known and None not in flows:
+                zero = np.any([axis.zero for axis in known], axis=0)
+                if variables:
+                    zero = np.ones(len(known[0]), bool)
+                axes[result.index(letter)] = Axis(known[0].slots, zero)
+        elif variables:
+            for variable, number in variables:
+                tracer.read(variable, number, known[0] if known else None)
+        elif known:
+            zero = np.any([axis.zero for axis in known], axis=0)
+            tracer.add_up(Axis(known[0].slots, zero), message)
+        if constant and known:
+            tracer.stop(known[0], f"{message}, multiplied with a constant array")
+    return flow_of(spec, axes)
