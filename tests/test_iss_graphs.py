@@ -384,3 +384,24 @@ def test_directions_may_end_up_of_different_sizes(tmp_path):
     agree(small(x), model(x))
     small.save(tmp_path / "small.keras")
     agree(keras.models.load_model(tmp_path / "small.keras")(x), model(x))
+
+
+class TiedByHand(keras.Model):
+    """A subclass whose output is tied to its table by plain code."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = layers.Embedding(7, 4)
+        self.layer = layers.LSTM(4, return_sequences=True)
+
+    def call(self, x):
+        return ops.matmul(
+            self.layer(self.table(x)), ops.transpose(self.table.embeddings)
+        )
+
+
+def test_weights_that_a_graph_would_hold_for_good_are_refused():
+    model = TiedByHand()
+    model(np.zeros((BATCH, TIME), "int32"))
+    with pytest.raises(ValueError, match=r"made of no input.*ReversibleEmbedding"):
+        trace(model)

@@ -117,6 +117,75 @@ def test_proximal_reaches_exact_zeros_that_shrink_removes():
     )
 
 
+def made(regularizer, body):
+    start = keras.Input((TIME, FEATURES))
+    model = keras.Model(start, layers.Dense(2, name="head")(body(start, regularizer)))
+    model.compile(keras.optimizers.SGD(LEARNING_RATE), "mse", jit_compile=False)
+    return model
+
+
+def added(x, regularizer):
+    """Two layers whose units are tied; the regularizer of one pulls both."""
+    arguments = {"return_sequences": True, "unroll": True}
+    first = layers.LSTM(4, recurrent_regularizer=regularizer, name="r", **arguments)
+    second = layers.SimpleRNN(4, name="s", **arguments)
+    return layers.Add()([first(x), second(x)])[:, -1]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda x, r: layers.GRU(4, recurrent_regularizer=r, unroll=True)(x),
+        lambda x, r: layers.SimpleRNN(4, recurrent_regularizer=r, unroll=True)(x),
+        lambda x, r: layers.Bidirectional(
+            layers.LSTM(4, recurrent_regularizer=r, unroll=True)
+        )(x),
+        lambda x, r: layers.RNN(
+            layers.LSTMCell(4, recurrent_regularizer=r), unroll=True
+        )(x),
+        added,
+    ],
+    ids=["GRU", "SimpleRNN", "Bidirectional", "RNN", "Add"],
+)
+def test_a_hard_pull_takes_whole_components_of_any_layer(body):
+    regularizer = ISSRegularizer(1e3)
+    model = made(regularizer, body)
+    regularizer.bind(model)
+    step(model)
+    # All that is pulled becomes zero: every matrix.
+    kernels = [weight for weight in model.weights if "kernel" in weight.path]
+    assert kernels
+    assert not any(array(weight.value).any() for weight in kernels)
+    small = shrink(model)
+    assert small.count_params() < model.count_params()
+    np.testing.assert_allclose(
+        small.predict(X, verbose=0), model.predict(X, verbose=0), atol=1e-5
+    )
+
+
+def test_proximal_step_of_tied_layers_is_that_of_their_common_norm():
+    model = made(ISSRegularizer(0.05, scale_by_size=False), added)
+    model.get_layer("r").cell.recurrent_regularizer.bind(model)
+    plain = made(None, added)
+    plain.set_weights(model.get_weights())
+    # In each of both layers by its columns and row, and in the Dense by its row.
+    total = 0.0
+    head = step(plain)[-2]
+    for name, gates in (("r", 4), ("s", 1)):
+        kernel, loop, _ = plain.get_layer(name).get_weights()
+        crossing = np.einsum("kgk->k", loop.reshape(4, gates, 4) ** 2)
+        columns = ((kernel**2).sum(0) + (loop**2).sum(0)).reshape(gates, 4).sum(0)
+        total = total + columns + (loop**2).sum(1) - crossing
+    norms = np.sqrt(total + (head**2).sum(1))
+    factor = np.maximum(0, 1 - LEARNING_RATE * 0.05 / norms)
+    step(model)
+    ours = model.get_layer("head").get_weights()[0]
+    np.testing.assert_allclose(ours, head * factor[:, None], atol=1e-6)
+    for name, gates in (("r", 4), ("s", 1)):
+        ours, theirs = (m.get_layer(name).get_weights()[0] for m in (model, plain))
+        np.testing.assert_allclose(ours, theirs * np.tile(factor, gates), atol=1e-6)
+
+
 def test_proximal_adds_no_loss():
     model = one_layer(ISSRegularizer(1.0))
     model.layers[0].recurrent_regularizer.bind(model)

@@ -93,7 +93,6 @@ def masked_equals_shrunk(model, x=None, ignore=()):
     for family in trace(small, ignore).families:
         for layer in family.layers:
             assert len(layer.component) == left[layer.name]
-    return small
 
 
 # What it can follow.
@@ -316,8 +315,8 @@ WORKS = {
     )(x),
     # Layers that tie units.
     "Add": lambda x: layers.Add()([lstm(4)(x), gru(4)(x)]),
-    "Add to itself": lambda x: twice(lambda y: layers.Add()([y, y]), x),
-    "residual": lambda x: twice(lambda y: y + lstm(6)(y), x),
+    "Add to itself": lambda x: on_six(lambda y: layers.Add()([y, y]), x),
+    "residual": lambda x: on_six(lambda y: y + gru(6)(y), x),
     "Subtract": lambda x: layers.Subtract()([lstm(4)(x), gru(4)(x)]),
     "Multiply": lambda x: layers.Multiply()([lstm(4)(x), gru(4)(x)]),
     "Average": lambda x: layers.Average()([lstm(4)(x), gru(4)(x)]),
@@ -334,47 +333,47 @@ WORKS = {
     "AdditiveAttention": lambda x: layers.AdditiveAttention()([lstm(4)(x), gru(4)(x)]),
     # Layers that read, move or keep them.
     "Concatenate": lambda x: layers.Concatenate()([lstm(4)(x), x, gru(6)(x)]),
-    "Concatenate with itself": lambda x: twice(
+    "Concatenate with itself": lambda x: on_six(
         lambda y: layers.Concatenate()([y, y]), x
     ),
     "Concatenate over time": lambda x: layers.Concatenate(1)([lstm(4)(x), gru(4)(x)]),
-    "BatchNormalization": lambda x: twice(layers.BatchNormalization(), x),
-    "Flatten": lambda x: twice(layers.Flatten(), x),
-    "Reshape": lambda x: twice(layers.Reshape((TIME, 3, 2)), x),
-    "Reshape to one": lambda x: twice(layers.Reshape((TIME * 6,)), x),
-    "Permute": lambda x: layers.Permute((2, 1))(twice(layers.Permute((2, 1)), x)),
+    "BatchNormalization": lambda x: on_six(layers.BatchNormalization(), x),
+    "Flatten": lambda x: on_six(layers.Flatten(), x),
+    "Reshape": lambda x: on_six(layers.Reshape((TIME, 3, 2)), x),
+    "Reshape to one": lambda x: on_six(layers.Reshape((TIME * 6,)), x),
+    "Permute": lambda x: layers.Permute((2, 1))(on_six(layers.Permute((2, 1)), x)),
     "RepeatVector": lambda x: layers.RepeatVector(3)(layers.LSTM(6)(x)),
-    "GlobalAveragePooling1D": lambda x: twice(layers.GlobalAveragePooling1D(), x),
-    "GlobalMaxPooling1D": lambda x: twice(layers.GlobalMaxPooling1D(keepdims=True), x),
-    "MaxPooling1D": lambda x: twice(layers.MaxPooling1D(), x),
-    "AveragePooling1D": lambda x: twice(layers.AveragePooling1D(2), x),
-    "UpSampling1D": lambda x: twice(layers.UpSampling1D(), x),
-    "ZeroPadding1D": lambda x: twice(layers.ZeroPadding1D(), x),
-    "Cropping1D": lambda x: twice(layers.Cropping1D(), x),
-    "Conv1D": lambda x: twice(layers.Conv1D(3, 2), x),
-    "Conv1D between": lambda x: lstm(4)(twice(layers.Conv1D(3, 2), x)),
-    "EinsumDense": lambda x: twice(
+    "GlobalAveragePooling1D": lambda x: on_six(layers.GlobalAveragePooling1D(), x),
+    "GlobalMaxPooling1D": lambda x: on_six(layers.GlobalMaxPooling1D(keepdims=True), x),
+    "MaxPooling1D": lambda x: on_six(layers.MaxPooling1D(), x),
+    "AveragePooling1D": lambda x: on_six(layers.AveragePooling1D(2), x),
+    "UpSampling1D": lambda x: on_six(layers.UpSampling1D(), x),
+    "ZeroPadding1D": lambda x: on_six(layers.ZeroPadding1D(), x),
+    "Cropping1D": lambda x: on_six(layers.Cropping1D(), x),
+    "Conv1D": lambda x: on_six(layers.Conv1D(3, 2), x),
+    "Conv1D between": lambda x: lstm(4)(on_six(layers.Conv1D(3, 2), x)),
+    "EinsumDense": lambda x: on_six(
         layers.EinsumDense("btu,uhk->bthk", (None, 2, 3), bias_axes="hk"), x
     ),
-    "EinsumDense with an ellipsis": lambda x: twice(
+    "EinsumDense with an ellipsis": lambda x: on_six(
         layers.EinsumDense("...u,uk->...k", 3, activation="tanh"), x
     ),
-    "MultiHeadAttention": lambda x: twice(
+    "MultiHeadAttention": lambda x: on_six(
         lambda y: layers.MultiHeadAttention(2, 3)(y, y), x
     ),
-    "MultiHeadAttention, residual": lambda x: twice(
+    "MultiHeadAttention, residual": lambda x: on_six(
         lambda y: y + layers.MultiHeadAttention(2, 3)(y, y), x
     ),
-    "Masking": lambda x: lstm(4)(twice(layers.Masking(), x)),
-    "Softmax over time": lambda x: twice(layers.Softmax(axis=1), x),
-    "Rescaling": lambda x: twice(layers.Rescaling(2.0, 0.5), x),
+    "Masking": lambda x: lstm(4)(on_six(layers.Masking(), x)),
+    "Softmax over time": lambda x: on_six(layers.Softmax(axis=1), x),
+    "Rescaling": lambda x: on_six(layers.Rescaling(2.0, 0.5), x),
     "Dense tanh between": lambda x: lstm(4)(
-        twice(layers.Dense(FEATURES, activation="tanh"), x)
+        on_six(layers.Dense(FEATURES, activation="tanh"), x)
     ),
-    "TimeDistributed Dense": lambda x: twice(
+    "TimeDistributed Dense": lambda x: on_six(
         layers.TimeDistributed(layers.Dense(3)), x
     ),
-    "TimeDistributed Flatten": lambda x: twice(
+    "TimeDistributed Flatten": lambda x: on_six(
         lambda y: layers.TimeDistributed(layers.Flatten())(
             layers.Reshape((4, 3, 2))(y)
         ),
@@ -395,47 +394,47 @@ WORKS = {
         groups=[2, 4],
     ),
     # Operations.
-    "plus": lambda x: twice(lambda y: y + 1.0, x),
-    "one plus": lambda x: twice(lambda y: 1.0 + y, x),
-    "plus an array": lambda x: twice(lambda y: y + np.arange(6, dtype="float32"), x),
-    "times an array": lambda x: twice(lambda y: y * np.ones((TIME, 6), "float32"), x),
+    "plus": lambda x: on_six(lambda y: y + 1.0, x),
+    "one plus": lambda x: on_six(lambda y: 1.0 + y, x),
+    "plus an array": lambda x: on_six(lambda y: y + np.arange(6, dtype="float32"), x),
+    "times an array": lambda x: on_six(lambda y: y * np.ones((TIME, 6), "float32"), x),
     "minus": lambda x: lstm(4)(x) - gru(4)(x),
-    "divided": lambda x: twice(lambda y: y / (2.0 + y * y), x),
-    "power": lambda x: twice(lambda y: y**2, x),
+    "divided": lambda x: on_six(lambda y: y / (2.0 + y * y), x),
+    "power": lambda x: on_six(lambda y: y**2, x),
     "gate for all": lambda x: lstm(4)(x) * layers.Dense(1)(x),
-    "where": lambda x: twice(lambda y: ops.where(y > 0.0, y, 0.1 * y), x),
-    "last step": lambda x: twice(lambda y: y[:, -1], x),
-    "some units": lambda x: twice(lambda y: y[:, :, 1:4], x),
-    "an ellipsis": lambda x: twice(lambda y: y[..., 2:], x),
-    "backwards": lambda x: twice(lambda y: y[..., ::-1], x),
-    "a new axis": lambda x: twice(lambda y: y[:, None], x),
-    "tanh": lambda x: twice(ops.tanh, x),
-    "exp": lambda x: twice(ops.exp, x),
-    "relu": lambda x: twice(ops.relu, x),
-    "sigmoid": lambda x: twice(ops.sigmoid, x),
-    "cast": lambda x: twice(lambda y: ops.cast(y, "float32"), x),
-    "clip": lambda x: twice(lambda y: ops.clip(y, -0.1, 0.2), x),
-    "mean over time": lambda x: twice(lambda y: ops.mean(y, axis=1), x),
-    "max over time": lambda x: twice(lambda y: ops.max(y, axis=1, keepdims=True), x),
-    "sum over the units": lambda x: twice(
+    "where": lambda x: on_six(lambda y: ops.where(y > 0.0, y, 0.1 * y), x),
+    "last step": lambda x: on_six(lambda y: y[:, -1], x),
+    "some units": lambda x: on_six(lambda y: y[:, :, 1:4], x),
+    "an ellipsis": lambda x: on_six(lambda y: y[..., 2:], x),
+    "backwards": lambda x: on_six(lambda y: y[..., ::-1], x),
+    "a new axis": lambda x: on_six(lambda y: y[:, None], x),
+    "tanh": lambda x: on_six(ops.tanh, x),
+    "exp": lambda x: on_six(ops.exp, x),
+    "relu": lambda x: on_six(ops.relu, x),
+    "sigmoid": lambda x: on_six(ops.sigmoid, x),
+    "cast": lambda x: on_six(lambda y: ops.cast(y, "float32"), x),
+    "clip": lambda x: on_six(lambda y: ops.clip(y, -0.1, 0.2), x),
+    "mean over time": lambda x: on_six(lambda y: ops.mean(y, axis=1), x),
+    "max over time": lambda x: on_six(lambda y: ops.max(y, axis=1, keepdims=True), x),
+    "sum over the units": lambda x: on_six(
         lambda y: ops.sum(y, axis=-1, keepdims=True), x
     ),
-    "softmax over time": lambda x: twice(lambda y: ops.softmax(y, axis=1), x),
+    "softmax over time": lambda x: on_six(lambda y: ops.softmax(y, axis=1), x),
     "ops.concatenate": lambda x: ops.concatenate([lstm(4)(x), x, gru(6)(x)], -1),
     "ops.stack": lambda x: ops.stack([lstm(4)(x), gru(4)(x)], 1),
-    "ops.split": lambda x: split(twice(lambda y: y, x)),
+    "ops.split": lambda x: split(on_six(lambda y: y, x)),
     "ops.transpose": lambda x: ops.transpose(
-        twice(lambda y: ops.transpose(y, (0, 2, 1)), x), (0, 2, 1)
+        on_six(lambda y: ops.transpose(y, (0, 2, 1)), x), (0, 2, 1)
     ),
     "ops.swapaxes": lambda x: ops.swapaxes(
-        twice(lambda y: ops.swapaxes(y, 1, 2), x), 1, 2
+        on_six(lambda y: ops.swapaxes(y, 1, 2), x), 1, 2
     ),
-    "ops.expand_dims": lambda x: twice(lambda y: ops.expand_dims(y, 1), x),
+    "ops.expand_dims": lambda x: on_six(lambda y: ops.expand_dims(y, 1), x),
     "ops.squeeze": lambda x: ops.squeeze(
-        twice(lambda y: ops.expand_dims(y, 1), x), axis=1
+        on_six(lambda y: ops.expand_dims(y, 1), x), axis=1
     ),
-    "ops.flip": lambda x: twice(lambda y: ops.flip(y, axis=-1), x),
-    "ops.reshape": lambda x: twice(lambda y: ops.reshape(y, (-1, TIME * 6)), x),
+    "ops.flip": lambda x: on_six(lambda y: ops.flip(y, axis=-1), x),
+    "ops.reshape": lambda x: on_six(lambda y: ops.reshape(y, (-1, TIME * 6)), x),
     "ops.matmul": lambda x: ops.matmul(lstm(4)(x), ops.transpose(gru(4)(x), (0, 2, 1))),
     "ops.einsum": lambda x: ops.einsum("btu,bsu->bts", lstm(4)(x), gru(4)(x)),
     "ops.einsum that keeps units": lambda x: ops.einsum(
@@ -444,17 +443,21 @@ WORKS = {
 }
 
 
+# Weights are drawn by `mask`.
+ZEROS = {"kernel_initializer": "zeros", "recurrent_initializer": "zeros"}
+
+
 def lstm(units):
-    return layers.LSTM(units, return_sequences=True)
+    return layers.LSTM(units, return_sequences=True, **ZEROS)
 
 
 def gru(units):
-    return layers.GRU(units, return_sequences=True)
+    return layers.GRU(units, return_sequences=True, **ZEROS)
 
 
-def twice(function, x):
-    """Something done to six units."""
-    return function(lstm(6)(x))
+def on_six(function, x):
+    """Something done to six units, of the kind that is quickest to run."""
+    return function(layers.SimpleRNN(6, return_sequences=True, **ZEROS)(x))
 
 
 def nest(layer):
@@ -477,6 +480,8 @@ def split(x):
 
 @pytest.mark.parametrize("name", WORKS)
 def test_the_smaller_model_equals_the_masked_one(name):
+    if name == "backwards" and keras.backend.backend() == "torch":
+        pytest.skip("PyTorch has no slices with a negative step")
     start = keras.Input((TIME, FEATURES))
     model = keras.Model(start, layers.Dense(2)(WORKS[name](start)))
     masked_equals_shrunk(model)
@@ -733,8 +738,7 @@ class Plain(keras.Model):
 def test_a_subclassed_model_that_runs_on_symbols_is_followed():
     model = Plain()
     model(inputs())
-    small = masked_equals_shrunk(model)
-    assert isinstance(small, keras.Model)
+    masked_equals_shrunk(model)
 
 
 class Python(keras.Model):

@@ -149,6 +149,8 @@ class Tracer:
         self._stopped: list[tuple[np.ndarray, str]] = []
         self._summed: list[np.ndarray] = []
         self._wrappers: list[str] = []
+        # Whether tensors among the arguments may have been made of weights.
+        self.captured = False
         self.first: dict[int, Call] = {}
         self.seen: dict[int, np.ndarray] = {}
         self._ignored: set[int] = set()
@@ -463,6 +465,7 @@ def trace(model: Any, ignore: Iterable[str] = ()) -> Plan:
     graph = as_graph(model)
     tracer = Tracer()
     tracer.begin(graph, ignore)
+    tracer.captured = graph is not model
     specs = keras.tree.flatten(graph.inputs)
     outputs = walk(graph, [flow_of(spec) for spec in specs], tracer)
     for flow in outputs:
@@ -508,6 +511,14 @@ def walk(model: Any, inputs: Sequence[Flow], tracer: Tracer) -> list[Flow]:
         symbols.append(symbol)
 
     def visit(operation: Any, *args: Any, **kwargs: Any) -> Any:
+        values = keras.tree.flatten((args, kwargs))
+        if tracer.captured and any(map(keras.ops.is_tensor, values)):
+            raise ValueError(
+                f"Model '{model.name}' hands '{operation.name}' a tensor that its "
+                "`call` made of no input. Were it made of weights, a graph would hold "
+                "their present values for good. Make it inside a layer (a tied output: "
+                "`keras.layers.ReversibleEmbedding`), or build a Functional model."
+            )
         spec = operation.compute_output_spec(*args, **kwargs)
         given = keras.tree.map_structure(
             lambda one: flows[id(one)] if isinstance(one, keras.KerasTensor) else one,
