@@ -53,11 +53,6 @@ def is_graph(layer: Any) -> bool:
     )
 
 
-def is_functional(layer: Any) -> bool:
-    """Whether `layer` is a Functional model; a Sequential one is not."""
-    return isinstance(layer, _functional_class())
-
-
 def as_graph(model: Any) -> Any:
     """A model as a graph of layers: itself, or what its `call` makes of symbols.
 

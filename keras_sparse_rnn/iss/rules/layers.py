@@ -73,10 +73,11 @@ def _name(function: Any) -> str:
 
 
 @register_rule(keras.layers.Softmax)
-class _Softmax(Rule):
+class Softmax(Rule):
     """Mixes what lies along its axis, and passes the rest on."""
 
     def follow(self, layer: Any, call: Call, tracer: "trace.Tracer") -> Any:
+        """See `Rule.follow`."""
         (flow,) = call.inputs
         numbers = layer.axis if isinstance(layer.axis, (list, tuple)) else [layer.axis]
         for number in numbers:

@@ -14,7 +14,7 @@ import numpy as np
 from keras_sparse_rnn.iss import trace
 from keras_sparse_rnn.iss.flow import Axis, Call, Flow, flow_of, flows_in
 from keras_sparse_rnn.iss.rules import elementwise as parts
-from keras_sparse_rnn.iss.rules.layers import reshaped
+from keras_sparse_rnn.iss.rules.layers import Softmax, reshaped
 from keras_sparse_rnn.iss.rules.registry import (
     Kept,
     Rule,
@@ -196,18 +196,7 @@ class _Sum(_Reduction):
     sums = True
 
 
-@register_operation("Softmax", "LogSoftmax")
-class _Softmax(Rule):
-    def follow(self, layer: Any, call: Call, tracer: "trace.Tracer") -> Any:
-        (flow,) = call.inputs
-        rank = len(flow.shape)
-        over = {int(number) % rank for number in np.atleast_1d(layer.axis)}
-        for number in over:
-            axis = flow.axis(number)
-            if axis is not None:
-                tracer.stop(axis, f"through '{layer.name}', a softmax over the units")
-        axes = flow.never_zero().axes
-        return call.outputs({k: axis for k, axis in axes.items() if k not in over})
+register_operation("Softmax", "LogSoftmax")(Softmax)
 
 
 @register_operation("Transpose")

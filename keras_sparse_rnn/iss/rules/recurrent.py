@@ -215,6 +215,20 @@ class _Stacked(CellRule):
         }
 
 
+def _shown(cell: Any, states: list[Axis]) -> Axis:
+    """The units of the output: of the last cell, the first state."""
+    stacked = type(cell) is keras.layers.StackedRNNCells
+    return states[-_states_of(cell.cells[-1])] if stacked else states[0]
+
+
+def _outputs(call: Call, axes: Sequence[Axis]) -> Any:
+    """A flow for each output of a call, as many as it returns."""
+    flat = keras.tree.flatten(call.spec)
+    pairs = zip(flat, axes[: len(flat)], strict=True)
+    found = [flow_of(spec, {-1: axis}) for spec, axis in pairs]
+    return keras.tree.pack_sequence_as(call.spec, found)
+
+
 def _known(cell: Any) -> bool:
     if type(cell) is keras.layers.StackedRNNCells:
         return all(_known(inner) for inner in cell.cells)
@@ -251,16 +265,7 @@ class Recurrent(Rule):
             )
             return call.outputs()
         states = self.states(layer, call.inputs[0], call.others, tracer)
-        # The output is the first state of the last cell.
-        last = getattr(layer.cell, "cells", None)
-        stacked = type(layer.cell) is keras.layers.StackedRNNCells
-        output = states[-_states_of(last[-1])] if stacked and last else states[0]
-        flat = keras.tree.flatten(call.spec)
-        axes = [output, *states][: len(flat)]
-        found = [
-            flow_of(spec, {-1: axis}) for spec, axis in zip(flat, axes, strict=True)
-        ]
-        return keras.tree.pack_sequence_as(call.spec, found)
+        return _outputs(call, [_shown(layer.cell, states), *states])
 
     def states(
         self, layer: Any, inputs: Flow, initial: Sequence[Flow], tracer: Any
@@ -317,10 +322,7 @@ class _Bidirectional(Rule):
                 found.append(rule.states(side, call.inputs[0], given, tracer))
         forth, back = found[0], found[1]
         one, other = (
-            states[-_states_of(side.cell.cells[-1])]
-            if type(side.cell) is keras.layers.StackedRNNCells
-            else states[0]
-            for side, states in zip(sides, found, strict=True)
+            _shown(side.cell, states) for side, states in zip(sides, found, strict=True)
         )
         merged: list[Axis]
         if layer.merge_mode == "concat":
@@ -337,12 +339,7 @@ class _Bidirectional(Rule):
             product = layer.merge_mode == "mul"
             zero = one.zero | other.zero if product else one.zero & other.zero
             merged = [Axis(one.slots, zero)]
-        flat = keras.tree.flatten(call.spec)
-        axes = [*merged, *forth, *back][: len(flat)]
-        flows = [
-            flow_of(spec, {-1: axis}) for spec, axis in zip(flat, axes, strict=True)
-        ]
-        return keras.tree.pack_sequence_as(call.spec, flows)
+        return _outputs(call, [*merged, *forth, *back])
 
     def resize(self, layer: Any, config: dict[str, Any], kept: Kept) -> dict[str, Any]:
         sides = {"layer": layer.forward_layer, "backward_layer": layer.backward_layer}
