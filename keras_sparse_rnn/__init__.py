@@ -10,12 +10,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from keras_sparse_rnn.iss import (
+    Cost,
     ISSPruning,
     ISSRegularizer,
+    LayerCost,
     LayerReport,
     PruningReport,
     Rule,
+    fit_shrinking,
     register_rule,
+    report,
     shrink,
 )
 from keras_sparse_rnn.layers import (
@@ -50,6 +54,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Budget",
+    "Cost",
     "ExportReport",
     "GroupedGRU",
     "GroupedGRUCell",
@@ -60,6 +65,7 @@ __all__ = [
     "ISSPruning",
     "ISSRegularizer",
     "KeptShare",
+    "LayerCost",
     "LayerReport",
     "PruningReport",
     "RecurrentHighway",
@@ -71,10 +77,12 @@ __all__ = [
     "WeightDropLSTM",
     "export_saved_model",
     "export_tflite",
+    "fit_shrinking",
     "from_dense",
     "kept_share",
     "match_dense",
     "register_rule",
+    "report",
     "shrink",
     "to_dense",
 ]

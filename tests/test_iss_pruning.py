@@ -113,7 +113,6 @@ def ten_batches():
     ("arguments", "due"),
     [
         ({"epochs": 1}, 6),
-        ({"epochs": 4, "initial_epoch": 2}, 12),
         ({"epochs": 2, "steps_per_epoch": 5, "x": "endless"}, 6),
         ({"epochs": 1, "batch_size": 39}, 1),
     ],
@@ -128,6 +127,18 @@ def test_reaches_its_target_by_sixty_percent_of_any_run(arguments, due):
     train(model, pruning, watch, **arguments)
     assert watch.living()[due - 1 :] == [3] * (len(watch.history) - due + 1)
     assert pruning.pruned_model.layers[0].units == 3
+
+
+def test_steps_are_counted_from_epoch_zero():
+    model = chain(8)
+    late = {"epochs": 4, "initial_epoch": 2}
+    with pytest.raises(ValueError, match=r"epoch 2 of 4.*`begin=0.5` or more"):
+        train(model, ISSPruning(0.5), **late)
+    watch = Watch(recurrent_of(model))
+    train(model, ISSPruning(0.5, begin=0.5, end=0.75, updates=4), watch, **late)
+    # Steps 20 to 30 of 40, of which the first 20 lie in the epochs left out.
+    assert watch.living()[1] == 8
+    assert watch.living()[9:] == [4] * 11
 
 
 def test_several_steps_in_one_execution():
@@ -196,7 +207,7 @@ def test_keep_one_removes_nothing():
     model, pruning = chain(6, 4), ISSPruning(1)
     train(model, pruning)
     assert units_of(pruning.pruned_model) == [6, 4]
-    assert pruning.report.after == 10
+    assert pruning.report.units_after == 10
 
 
 def test_weakest_components_by_norm_over_root_size_go_first():
@@ -350,7 +361,7 @@ def test_ignored_layers_and_outputs_are_not_in_the_share():
     model.fit(X, [np.zeros((40, 4, 6)), Y], 4, verbose=0, callbacks=[pruning])
     small = pruning.pruned_model
     assert [small.get_layer(n).units for n in ("out", "pruned", "ignored")] == [6, 4, 5]
-    assert pruning.report.before == 8
+    assert pruning.report.units_before == 8
     assert set(pruning.report.left_alone) == {"out", "ignored"}
 
 
@@ -427,8 +438,10 @@ def test_impossible_arguments_are_named(arguments, match):
 
 def test_one_unit_of_every_group_outlives_any_share():
     model, pruning = chain((6, 3), (6, 2)), ISSPruning(0.05, layer_floor=0.0)
-    with pytest.warns(UserWarning, match="5 units, not the 1 asked for.*every group"):
+    with pytest.raises(ValueError, match="there are 5 units.*not 1. One unit of every"):
         train(model, pruning)
+    model, pruning = chain((6, 3), (6, 2)), ISSPruning(5 / 12, layer_floor=0.0)
+    train(model, pruning)
     small = pruning.pruned_model
     assert all(min(layer.group_sizes) >= 1 for layer, _ in recurrent_of(small))
     assert sum(units_of(small)) == 5
@@ -459,7 +472,7 @@ def test_a_callback_can_be_used_twice():
         model = chain(*specs)
         train(model, pruning)
         assert sum(units_of(pruning.pruned_model)) == sum(specs) // 2
-        assert pruning.report.after == sum(specs) // 2
+        assert pruning.report.units_after == sum(specs) // 2
 
 
 def test_training_that_stops_early_gives_what_there_is():
@@ -580,7 +593,7 @@ def test_a_language_model():
     )
     pruning = ISSPruning(0.5)
     model.fit(x, x, 4, verbose=0, callbacks=[pruning])
-    assert pruning.report.after == 7
+    assert pruning.report.units_after == 7
     np.testing.assert_allclose(
         pruning.pruned_model.predict(x, verbose=0),
         model.predict(x, verbose=0),
@@ -607,7 +620,7 @@ def test_report_says_what_went_when_and_what_stayed(tmp_path, capsys):
     model, pruning = chain(8, (6, 2)), ISSPruning(0.5, verbose=1)
     train(model, pruning)
     report = pruning.report
-    assert (report.before, report.after, report.keep, report.steps) == (14, 7, 0.5, 20)
+    assert (report.units_before, report.units_after, report.steps) == (14, 7, 20)
     assert [layer.layer for layer in report.layers] == ["r0", "r1"]
     assert [layer.after for layer in report.layers] == units_of(pruning.pruned_model)
     steps = np.concatenate([layer.removed_at for layer in report.layers])

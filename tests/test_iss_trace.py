@@ -806,4 +806,4 @@ def test_a_rule_of_ones_own_is_followed(scaled_rule):
     model.compile("sgd", "mse")
     pruning = ISSPruning(0.5)
     model.fit(inputs(), np.zeros((3, 2)), verbose=0, callbacks=[pruning])
-    assert pruning.report.after == 3
+    assert pruning.report.units_after == 3

@@ -101,6 +101,7 @@ class Call:
         args: Its positional arguments, with a `Flow` for every tensor.
         kwargs: Its arguments by name, likewise.
         spec: What it returns, as `keras.KerasTensor`s: shapes and structure.
+        operation: The layer or operation, once it is followed.
         results: The flows it returned, once its rule has said so.
         inner: Where a model was called, the calls within it.
     """
@@ -108,6 +109,7 @@ class Call:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     spec: Any
+    operation: Any = None
     results: Any = None
     inner: list["Call"] = field(default_factory=list)
 

@@ -1,8 +1,7 @@
 """A callback that removes hidden units on a schedule, towards a target."""
 
-import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
@@ -10,15 +9,18 @@ import numpy as np
 from keras import ops
 
 from keras_sparse_rnn.iss import after_step
-from keras_sparse_rnn.iss.components import Part, kept_along, protect
+from keras_sparse_rnn.iss.components import Part, kept_along
 from keras_sparse_rnn.iss.regularizer import held
-from keras_sparse_rnn.iss.report import LayerReport, PruningReport
-from keras_sparse_rnn.iss.shrink import rehearse, shrink
+from keras_sparse_rnn.iss.reports import PruningReport, layer_costs, layers_of_plan
+from keras_sparse_rnn.iss.schedules import Cubic, Foreign
+from keras_sparse_rnn.iss.shrink import rebuild, rehearse, with_protected
+from keras_sparse_rnn.iss.targets import Aim, Target
 from keras_sparse_rnn.iss.trace import Plan, trace
+from keras_sparse_rnn.layers.segments import positive
 
 
 class ISSPruning(keras.callbacks.Callback):
-    """Removes hidden units while a model trains, until a share of them is left.
+    """Removes hidden units while a model trains, until it is as small as wanted.
 
     Add it to `fit`. On a schedule the units with the weakest components (all weights
     that enter or leave a unit: their norm over the square root of their number) are
@@ -30,30 +32,66 @@ class ISSPruning(keras.callbacks.Callback):
     `Bidirectional` and `TimeDistributed` of them), on the grouped ones and on
     `RecurrentHighway`, in any model that can be followed as a graph. Units that are
     added to, multiplied with or handed on as states to others are removed together.
+
+    Give one target: `keep`, `keep_parameters`, `max_bytes`, `max_multiply_adds` or
+    `units`. `report(model, pruning)` tells beforehand what it would leave.
+
     With or without an `ISSRegularizer` on the layers: if there are any, the callback
     binds them when training starts and switches them off when the target is reached,
-    since a pull that goes on biases what survives.
+    since a pull that goes on biases what survives. Without a target the regularizer
+    alone decides: what it has made zero goes at each update and stays gone, and its
+    pull ends at `end`.
+
+    Every epoch's logs, and so `History`, the progress bar and `TensorBoard` (listed
+    behind this callback), get `units_left`, of the units that may be pruned, and
+    `parameters_left`, of the model without the dead units.
 
     Args:
         keep: Share of the units to keep, in `(0, 1]`, of those that may be pruned:
             units that are an output of the model, or in a layer named in `ignore`,
             are not counted.
+        keep_parameters: Share of the model's parameters to keep, in `(0, 1]`.
+        max_bytes: The most bytes that the weights may take, each in the dtype of its
+            variable: of float32 weights, an int8 file has a quarter.
+        max_multiply_adds: The most multiply-adds for each time step, as `Cost` counts
+            them.
+        units: The units to keep of each layer, by its name in the report, as in
+            `{"lstm": 64}`. Other layers are left alone, but for units that are tied
+            to those.
         ignore: Names of recurrent layers to leave alone.
         begin: Share of the training steps before the first unit goes.
         end: Share of the training steps by which the target is reached; what is left
             of training is fine-tuning.
-        updates: In how many steps units are removed, faster first (a cubic). With
-            the JAX backend the training step is compiled again after each.
-        layer_floor: No layer keeps less than this share of its fair part,
-            `keep * units`.
+        updates: In how many steps units are removed, faster first (a cubic). After
+            the first the training step is compiled again; with the JAX backend, after
+            each.
+        schedule: In place of `begin`, `end` and `updates`: a `PruningSchedule` of
+            tensorflow-model-optimization, or any function of the training step,
+            counted from epoch 0, that returns whether units are due and the sparsity
+            wanted then. Its last sparsity is the share of the units to remove; with
+            another target than `keep` only its course counts.
+        layer_floor: No layer keeps less than this share of its fair part: what it
+            would keep if all layers were pruned alike. With `units`, or no target,
+            there is none.
+        minimum: No layer keeps fewer units.
+        round_to: The units left of each layer, of each group of a grouped one, are a
+            multiple of this, such as the width of a device's vectors. A layer that has
+            a few units more loses those.
         total_steps: Number of training steps. Needed only where `fit` can't tell it
             beforehand: a generator without `steps_per_epoch`, and one epoch.
-        verbose: 0, or 1 to print the report when training ends.
+        verbose: 0, or 1 to print a line for each epoch, and the report when training
+            ends.
 
     Attributes:
         pruned_model: After `fit`, the rebuilt, compiled model. Train it on, save it,
             export it. Do not train the old one on: nothing masks it any more.
         report: A `PruningReport`; `print(report)` is a table.
+
+    Training steps are counted from epoch 0 to `epochs`, also when `fit` is given an
+    `initial_epoch`. So a run that was interrupted goes on where it was, with
+    `BackupAndRestore`, or with a model loaded from a `ModelCheckpoint` and
+    `initial_epoch`: units whose weights are all zero when training starts count as
+    removed.
 
     Callbacks that put back other weights when training ends, such as `EarlyStopping`
     with `restore_best_weights`, belong behind this one in the list: `pruned_model` is
@@ -62,7 +100,8 @@ class ISSPruning(keras.callbacks.Callback):
 
     Raises:
         ValueError: When training starts, if an argument is invalid, the model can't
-            be followed or rebuilt, or has no units that may be pruned.
+            be followed or rebuilt, has no units that may be pruned, or can't become
+            as small as the target.
 
     Example:
 
@@ -78,45 +117,60 @@ class ISSPruning(keras.callbacks.Callback):
 
     def __init__(
         self,
-        keep: float,
+        keep: float | None = None,
+        *,
+        keep_parameters: float | None = None,
+        max_bytes: int | None = None,
+        max_multiply_adds: int | None = None,
+        units: Mapping[str, int] | None = None,
         ignore: Iterable[str] = (),
         begin: float = 0.15,
         end: float = 0.6,
         updates: int = 12,
+        schedule: Any = None,
         layer_floor: float = 0.5,
+        minimum: int = 1,
+        round_to: int = 1,
         total_steps: int | None = None,
         verbose: int = 0,
     ):
         super().__init__()
-        if isinstance(keep, bool) or not 0 < keep <= 1:
-            raise ValueError(
-                "`keep` must lie in (0, 1]: it is the share of the units to keep. "
-                f"Received: keep={keep!r}."
-            )
-        if not 0 <= begin <= end <= 1:
-            raise ValueError(
-                "`begin` and `end` are shares of the training steps, with "
-                f"0 <= begin <= end <= 1. Received: begin={begin}, end={end}."
-            )
-        if isinstance(updates, bool) or not isinstance(updates, int) or updates < 1:
-            raise ValueError(
-                f"`updates` must be a positive integer. Received: updates={updates!r}."
-            )
+        self.target = Target.of(
+            {
+                "keep": keep,
+                "keep_parameters": keep_parameters,
+                "max_bytes": max_bytes,
+                "max_multiply_adds": max_multiply_adds,
+                "units": units,
+            }
+        )
+        self.schedule: Cubic | Foreign = Cubic(begin, end, updates)
+        if schedule is not None:
+            self.schedule = Foreign(schedule)
+            if keep is not None:
+                raise ValueError(
+                    "Give `keep` or `schedule`: the last sparsity of the schedule is "
+                    f"the share of the units to remove. Received: keep={keep} and a "
+                    f"schedule that ends with {self.schedule.final}."
+                )
+            if self.target.measure == "none":
+                self.target = Target("units", 1 - self.schedule.final)
         if not 0 <= layer_floor <= 1:
             raise ValueError(
                 f"`layer_floor` must lie in [0, 1]. Received: {layer_floor!r}."
             )
-        if total_steps is not None and total_steps < 1:
-            raise ValueError(
-                f"`total_steps` must be positive. Received: {total_steps!r}."
-            )
-        self.keep = float(keep)
         self.ignore = [ignore] if isinstance(ignore, str) else list(ignore)
-        self.begin = float(begin)
-        self.end = float(end)
-        self.updates = updates
         self.layer_floor = float(layer_floor)
-        self.total_steps = total_steps
+        self.minimum = positive("minimum", minimum)
+        self.round_to = positive("round_to", round_to)
+        if self.target.measure == "none" and self.round_to > 1:
+            raise ValueError(
+                "`round_to` needs a target: without one only units that are zero go. "
+                f"Received: round_to={round_to}."
+            )
+        self.total_steps = (
+            None if total_steps is None else positive("total_steps", total_steps)
+        )
         self.verbose = verbose
         self.pruned_model: Any = None
         self.report: PruningReport | None = None
@@ -125,11 +179,147 @@ class ISSPruning(keras.callbacks.Callback):
     # What Keras calls, in this order.
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Traces the model, binds its regularizers and puts the masks in place."""
+        """Traces the model, binds its regularizers, and sees that the target works."""
         model = self.model
         self.pruned_model = None
         self.report = None
-        self._plan = plan = trace(model, self.ignore)
+        self._plan = plan = self.traced(model)
+        self._aim = self.aim(plan)
+        self._regularizers = [regularizer for _, regularizer in held(model)]
+        self._bind(model, plan)
+        # What can go wrong when the model is rebuilt goes wrong now, not after hours
+        # of training.
+        rehearse(model, plan)
+        self._layers = layers_of_plan(plan)
+        # For each layer, which of its first units are still in the model.
+        self._origins = [np.arange(one.before) for one in self._layers]
+        self._alive = [np.ones(f.units, bool) for f in plan.families]
+        self._costs = self._aim.costs.by_layer(self._alive)
+        self._masks: list[Any] | None = None
+        self._progress = 0.0
+        self._steps_before = 0
+        self._steps_in_epoch = 0
+        self._first_epoch: int | None = None
+        self._steps_per_epoch: int | None = None
+        self._total = self.total_steps
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Learns how many steps there will be, and what was removed before."""
+        epochs = self.params.get("epochs") or 1
+        if self._steps_per_epoch is None:
+            self._steps_per_epoch = self.params.get("steps")
+            if self._steps_per_epoch is None and self._first_epoch is not None:
+                self._steps_per_epoch = self._steps_before
+        if self._steps_per_epoch is not None:
+            self._steps_before = epoch * self._steps_per_epoch
+            if self._total is None:
+                self._total = self._steps_per_epoch * epochs
+        elif self._total is None and epochs - epoch < 2:
+            raise ValueError(
+                "`fit` can't tell how many steps its one epoch has, and the "
+                "pruning schedule is a share of them. Pass `steps_per_epoch` to "
+                "`fit`, or `total_steps` to ISSPruning."
+            )
+        if self._first_epoch is None:
+            self._first_epoch = epoch
+            self._resume(epoch, epochs)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Removes units when the schedule says so."""
+        self._steps_in_epoch = batch + 1
+        step = self._steps_before + self._steps_in_epoch
+        progress = self.schedule.progress(step, self._total)
+        if progress is not None and progress > self._progress:
+            self._progress = progress
+            self._remove(progress, step)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Counts the steps of the epoch, and logs what is left."""
+        self._steps_before += self._steps_in_epoch
+        self._steps_in_epoch = 0
+        assert self._plan is not None
+        families = zip(self._plan.families, self._alive, strict=True)
+        units = sum(int((living & ~family.fixed).sum()) for family, living in families)
+        parameters = self._aim.costs.total(self._alive).parameters
+        if logs is not None:
+            logs["units_left"] = units
+            logs["parameters_left"] = parameters
+        if self.verbose:
+            layers = ", ".join(f"{one.layer} {one.after}" for one in self._layers)
+            print(
+                f"\nISSPruning, epoch {epoch + 1}: {units} units left ({layers}), "
+                f"{parameters:,} parameters"
+            )
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Takes the masks away and rebuilds the smaller model."""
+        plan = self._plan
+        model = self.model
+        assert plan is not None
+        values = plan.values()
+        families = zip(plan.families, self._alive, strict=True)
+        came_back = any(
+            np.any(~living & ~family.dead(values)) for family, living in families
+        )
+        # Averaged weights, which Keras may just have swapped in, remember the dead.
+        inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+        if came_back and not getattr(inner, "use_ema", False):
+            warnings.warn(
+                "Another callback has put back weights from before units were removed; "
+                "they are masked now, but were never trained without those units. List "
+                "ISSPruning before callbacks such as "
+                "EarlyStopping(restore_best_weights=True).",
+                stacklevel=2,
+            )
+        self._write_masks()
+        self._release(plan)
+        for regularizer in self._regularizers:
+            regularizer.active = True
+        after_step.retrace(model)
+        if missed := self._aim.missed(self._alive):
+            reason = (
+                "one unit of every group and window, `minimum` and `layer_floor` of "
+                "every layer stay: use fewer groups or a lower floor"
+                if self._progress >= 1
+                else "training ended before the schedule did: train longer, lower "
+                "`end`, or set `total_steps` to the steps there are"
+            )
+            warnings.warn(f"ISSPruning leaves {missed}, since {reason}.", stacklevel=2)
+        # What a regularizer made zero beyond the target has no use either.
+        values = plan.values()
+        self._note(
+            with_protected(
+                plan,
+                [
+                    living & ~family.dead(values)
+                    for family, living in zip(plan.families, self._alive, strict=True)
+                ],
+            ),
+            self._steps_before + self._steps_in_epoch,
+        )
+        self.pruned_model = rebuild(model, plan, self._alive)
+        self.report = PruningReport(
+            [one for one in self._layers if one.fixed < one.before],
+            layer_costs(self._costs, self._aim.costs.by_layer(self._alive)),
+            {**plan.left_alone, **plan.left_in_part},
+            str(self.target),
+            self._total or 0,
+        )
+        if self.verbose:
+            print(self.report)
+
+    # What others of this wing call.
+
+    def traced(self, model: Any) -> Plan:
+        """The model's components, those with frozen weights fixed.
+
+        Args:
+            model: A built model.
+
+        Raises:
+            ValueError: If it has none that may be pruned.
+        """
+        plan = trace(model, self.ignore)
         for family in plan.families:
             for part in family.weights:
                 variable = plan.variables[part.variable]
@@ -148,213 +338,181 @@ class ISSPruning(keras.callbacks.Callback):
                     else "It has no recurrent layer that pruning knows."
                 )
             )
-        self._regularizers = [regularizer for _, regularizer in held(model)]
+        return plan
+
+    def aim(self, plan: Plan) -> Aim:
+        """The target, for one model.
+
+        Args:
+            plan: The model's components.
+
+        Raises:
+            ValueError: If the model can't become that small.
+        """
+        if self.target.measure == "none" and not held(plan.graph):
+            raise ValueError(
+                "ISSPruning has no target, and the model no ISSRegularizer that would "
+                "decide. Give `keep` or another target, or give the recurrent layers "
+                "`recurrent_regularizer=ISSRegularizer(…)`."
+            )
+        aim = Aim(self.target, plan, self.layer_floor, self.minimum, self.round_to)
+        alive = [np.ones(f.units, bool) for f in plan.families]
+        least = aim.left(alive, 1.0)
+        if missed := aim.missed(least):
+            raise ValueError(
+                f"ISSPruning can't reach its target, {self.target}: when all goes that "
+                f"may go, there are {missed}. One unit of every group and window, "
+                "`minimum` and `layer_floor` of every layer, and layers in `ignore` "
+                f"stay. Left alone: {plan.left_alone or 'none'}."
+            )
+        return aim
+
+    def move(self) -> Any:
+        """Rebuilds the model in the midst of training, without what is dead.
+
+        Returns:
+            The smaller model, with this callback set up to go on with it.
+        """
+        old, model = self._plan, self.model
+        assert old is not None
+        self._write_masks()
+        small = rebuild(model, old, self._alive, pulled=True)
+        self._release(old)
+        after_step.retrace(model)
+        origins = iter(range(len(self._origins)))
+        for family, living in zip(old.families, self._alive, strict=True):
+            for layer in family.layers:
+                number = next(origins)
+                own = living[layer.component]
+                self._origins[number] = self._origins[number][own]
+        self._plan = self.traced(small)
+        self._aim.move(self._plan)
+        self._alive = [np.ones(f.units, bool) for f in self._plan.families]
+        self._masks = None
+        active = [regularizer.active for regularizer in self._regularizers]
+        self._bind(small, self._plan)
+        for regularizer, was in zip(self._regularizers, active, strict=True):
+            regularizer.active = was
+        return small
+
+    # Beginning.
+
+    def _bind(self, model: Any, plan: Plan) -> None:
         if self._regularizers:
             self._regularizers[0].bind(model, plan=plan)
-        # What can go wrong when the model is rebuilt goes wrong now, not after hours
-        # of training.
-        rehearse(model, plan)
-        self._steps_before = 0
-        self._steps_in_epoch = 0
-        self._first_epoch: int | None = None
-        self._total = self.total_steps
-        self._done = 0
-        self._removed_at = [np.full(f.units, -1) for f in plan.families]
-        self._masks = [
-            keras.Variable(np.ones(f.units, "float32"), trainable=False)
-            for f in plan.families
-        ]
-        for key, parts in self._parts_by_variable().items():
-            after_step.attach(plan.variables[key], "mask", self._mask_action(parts))
-        after_step.retrace(model)
 
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Learns how many steps there will be."""
-        if self._first_epoch is None:
-            self._first_epoch = epoch
-        if self._total is None:
-            per_epoch = self.params.get("steps")
-            epochs = (self.params.get("epochs") or 1) - self._first_epoch
-            if per_epoch is None and epoch > self._first_epoch:
-                per_epoch = self._steps_before
-            if per_epoch is not None:
-                self._total = per_epoch * epochs
-            elif epochs < 2:
-                raise ValueError(
-                    "`fit` can't tell how many steps its one epoch has, and the "
-                    "pruning schedule is a share of them. Pass `steps_per_epoch` to "
-                    "`fit`, or `total_steps` to ISSPruning."
-                )
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Removes units when the schedule says so."""
-        self._steps_in_epoch = batch + 1
-        step = self._steps_before + self._steps_in_epoch
-        due = self._updates_due(step)
-        if due > self._done:
-            self._done = due
-            self._remove(self._target(due), step)
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Counts the steps of the epoch."""
-        self._steps_before += self._steps_in_epoch
-        self._steps_in_epoch = 0
-
-    def on_train_end(self, logs: Any = None) -> None:
-        """Takes the masks away and rebuilds the smaller model."""
+    def _resume(self, epoch: int, epochs: int) -> None:
+        """Takes units whose weights are all zero for removed before."""
         plan = self._plan
-        model = self.model
+        # Through `self.model`, so that the JAX backend hands back its state.
+        _ = self.model
         assert plan is not None
         values = plan.values()
-        families = zip(plan.families, self._masks, strict=True)
-        came_back = any(
-            np.any((ops.convert_to_numpy(mask.value) == 0) & ~family.dead(values))
-            for family, mask in families
+        alive = with_protected(
+            plan, [family.squared_norms(values) > 0 for family in plan.families]
         )
-        # Averaged weights, which Keras may just have swapped in, remember the dead.
-        inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-        if came_back and not getattr(inner, "use_ema", False):
-            warnings.warn(
-                "Another callback has put back weights from before units were removed; "
-                "they are masked now, but were never trained without those units. List "
-                "ISSPruning before callbacks such as "
-                "EarlyStopping(restore_best_weights=True).",
-                stacklevel=2,
+        position = self._steps_before
+        if not all(living.all() for living in alive):
+            self._note(alive, position)
+            self._mask()
+            return
+        due = self.schedule.progress(position, self._total)
+        late = due and self._aim.left(alive, due)
+        begin = getattr(self.schedule, "begin", 0.0)
+        if late and not all(living.all() for living in late) and epoch > begin * epochs:
+            raise ValueError(
+                f"Training goes on at epoch {epoch} of {epochs}, where the schedule "
+                "has removed units, but the model still has them all. To resume a run, "
+                "load the weights that it saved. To begin pruning now, pass "
+                f"`begin={epoch / epochs:.4g}` or more: shares are of all steps from "
+                "epoch 0 to `epochs`."
             )
-        self._write_masks()
-        for variable in plan.variables:
-            after_step.detach(variable, "mask")
-        for regularizer in self._regularizers:
-            regularizer.active = True
-        after_step.retrace(model)
-        self.report = PruningReport(
-            [
-                LayerReport(
-                    layer.name,
-                    removed[layer.component],
-                    layer.segments,
-                    int(f.fixed[layer.component].sum()),
-                )
-                for f, removed in zip(plan.families, self._removed_at, strict=True)
-                for layer in f.layers
-                if not f.fixed[layer.component].all()
-            ],
-            {**plan.left_alone, **plan.left_in_part},
-            self.keep,
-            self._total or 0,
-        )
-        left = sum(int(living.sum()) for living in self._alive())
-        wanted = self._target(self.updates)
-        if left > wanted:
-            reason = (
-                "one unit of every group and window, and `layer_floor` of every layer, "
-                "stay: use fewer groups or a lower floor"
-                if self._done == self.updates
-                else "training ended before the schedule did: train longer, lower "
-                "`end`, or set `total_steps` to the steps there are"
-            )
-            warnings.warn(
-                f"ISSPruning leaves {left} units, not the {wanted} asked for, since "
-                f"{reason}.",
-                stacklevel=2,
-            )
-        self.pruned_model = shrink(model, self.ignore)
-        self._masks = []
-        if self.verbose:
-            print(self.report)
-
-    # The schedule.
-
-    def _updates_due(self, step: int) -> int:
-        """How many of the updates should have happened after `step` steps."""
-        if self._total is None:
-            return 0
-        last = max(1, math.floor(self.end * self._total))
-        first = min(last, math.ceil(self.begin * self._total))
-        if step >= last:
-            return self.updates
-        if step < first or last == first:
-            return 0
-        return math.floor(self.updates * (step - first) / (last - first))
-
-    def _target(self, updates_done: int) -> int:
-        """How many units should live after that many updates."""
-        assert self._plan is not None
-        units = sum(int((~family.fixed).sum()) for family in self._plan.families)
-        progress = updates_done / self.updates
-        kept = 1 - (1 - self.keep) * (1 - (1 - progress) ** 3)
-        return max(1, round(units * kept))
 
     # Removing.
 
-    def _alive(self) -> list[np.ndarray]:
-        """Which units live, of those that can be removed."""
-        assert self._plan is not None
-        return [
-            (ops.convert_to_numpy(mask.value) > 0) & ~family.fixed
-            for family, mask in zip(self._plan.families, self._masks, strict=True)
-        ]
-
-    def _remove(self, target: int, step: int) -> None:
-        """Brings the number of living units down to `target`, weakest first."""
-        plan = self._plan
-        assert plan is not None
+    def _remove(self, progress: float, step: int) -> None:
+        """Removes the weakest units, as many as `progress` asks for."""
         # Through `self.model`, so that the JAX backend hands back its state.
         model = self.model
-        families = plan.families
+        plan = self._plan
+        assert plan is not None
         values = plan.values()
-        alive = self._alive()
-        scores = []
-        for family, living in zip(families, alive, strict=True):
+        for family, living in zip(plan.families, self._alive, strict=True):
             revived = ~living & ~family.fixed & ~family.dead(values)
             if revived.any():
                 raise RuntimeError(
                     f"{int(revived.sum())} removed units of '{family.name}' have "
                     "come back: the training step was compiled before the masks "
-                    "changed. In a JAX loop of your own, compile the step anew after "
-                    "each update of ISSPruning."
+                    "changed. In a loop of your own, compile the step anew after the "
+                    "first update of ISSPruning, with JAX after each."
                 )
-            score = np.sqrt(family.squared_norms(values) / family.sizes())
-            scores.append(np.where(living, score, -1.0))
-        floors = []
-        for number, family in enumerate(families):
-            for layer in family.layers:
-                own = np.unique(layer.component)
-                own = own[~family.fixed[own]]
-                count = math.ceil(self.layer_floor * self.keep * len(own))
-                floors.append((number, own, count))
-        safe = protect(scores, plan.windows, floors)
-        candidates = sorted(
-            (scores[f][unit], f, int(unit))
-            for f in range(len(families))
-            for unit in np.flatnonzero(alive[f] & ~safe[f])
-        )
-        excess = sum(int(living.sum()) for living in alive) - target
-        for _, f, unit in candidates[: max(0, excess)]:
-            alive[f][unit] = False
-            self._removed_at[f][unit] = step
-        for mask, living, family in zip(self._masks, alive, families, strict=True):
-            mask.assign((living | family.fixed).astype("float32"))
-        self._write_masks()
-        finished = self._done == self.updates
+        before = sum(int(living.sum()) for living in self._alive)
+        self._note(self._aim.left(self._alive, progress), step)
+        removed = sum(int(living.sum()) for living in self._alive) < before
+        # From the next step on the regularizers say nothing.
+        finished = progress >= 1 and any(one.active for one in self._regularizers)
         if finished:
             for regularizer in self._regularizers:
                 regularizer.active = False
-        if keras.backend.backend() == "jax" or (finished and self._regularizers):
-            # JAX compiles a variable that the model does not track in as a constant.
+        if removed:
+            self._mask()
+        if finished:
             after_step.retrace(model)
+
+    def _note(self, alive: list[np.ndarray], step: int) -> None:
+        """Remembers which components live, and when the others' units went."""
+        plan = self._plan
+        assert plan is not None
+        self._alive = [
+            living | family.fixed
+            for living, family in zip(alive, plan.families, strict=True)
+        ]
+        layers = iter(zip(self._layers, self._origins, strict=True))
+        for family, living in zip(plan.families, self._alive, strict=True):
+            for layer in family.layers:
+                report, origin = next(layers)
+                gone = origin[~living[layer.component]]
+                report.removed_at[gone[report.removed_at[gone] < 0]] = step
+
+    def _mask(self) -> None:
+        """Sets what is removed to zero, and sees that it stays so."""
+        plan = self._plan
+        assert plan is not None
+        begun = self._masks is None
+        if self._masks is None:
+            # Before anything is removed, training costs nothing more.
+            self._masks = [
+                keras.Variable(np.ones(f.units, "float32"), trainable=False)
+                for f in plan.families
+            ]
+            for key, parts in self._parts_by_variable().items():
+                action = self._mask_action(parts, self._masks)
+                after_step.attach(plan.variables[key], "mask", action)
+        for mask, living in zip(self._masks, self._alive, strict=True):
+            mask.assign(living.astype("float32"))
+        self._write_masks()
+        if begun or keras.backend.backend() == "jax":
+            # JAX compiles a variable that the model does not track in as a constant.
+            after_step.retrace(self.model)
 
     def _write_masks(self) -> None:
         """Sets the weights and the carried states of removed units to zero."""
         plan = self._plan
         assert plan is not None
+        if self._masks is None:
+            return
         for key, parts in self._parts_by_variable().items():
             variable = plan.variables[key]
             value = ops.convert_to_numpy(variable)
             for number, part in parts:
-                living = ops.convert_to_numpy(self._masks[number].value) > 0
-                value = np.where(part.along_axis(kept_along(part, living)), value, 0)
+                living = kept_along(part, self._alive[number])
+                value = np.where(part.along_axis(living), value, 0)
             variable.assign(value)
+
+    def _release(self, plan: Plan) -> None:
+        for variable in plan.variables:
+            after_step.detach(variable, "mask")
+        self._masks = None
 
     def _parts_by_variable(self) -> dict[int, list[tuple[int, Part]]]:
         """For each variable, the number of a prunable family and its part in it."""
@@ -367,8 +525,9 @@ class ISSPruning(keras.callbacks.Callback):
                 found.setdefault(part.variable, []).append((number, part))
         return found
 
-    def _mask_action(self, parts: list[tuple[int, Part]]) -> after_step.Action:
-        masks = self._masks
+    def _mask_action(
+        self, parts: list[tuple[int, Part]], masks: list[Any]
+    ) -> after_step.Action:
         owners = [
             np.where(part.owner >= 0, part.owner, masks[number].shape[0])
             for number, part in parts

@@ -12,7 +12,7 @@ from keras_sparse_rnn._models import copied_lambda, is_graph, layers_of, uncompi
 from keras_sparse_rnn.iss import rules
 from keras_sparse_rnn.iss.components import protect
 from keras_sparse_rnn.iss.flow import Call
-from keras_sparse_rnn.iss.regularizer import ISSRegularizer
+from keras_sparse_rnn.iss.regularizer import ISSRegularizer, held
 from keras_sparse_rnn.iss.trace import Plan, trace
 
 
@@ -66,13 +66,16 @@ def rehearse(model: Any, plan: Plan) -> None:
     rebuild(model, plan, alive)
 
 
-def rebuild(model: Any, plan: Plan, alive: Sequence[np.ndarray]) -> Any:
+def rebuild(
+    model: Any, plan: Plan, alive: Sequence[np.ndarray], pulled: bool = False
+) -> Any:
     """A model with only some of its units.
 
     Args:
         model: The model.
         plan: Its components.
         alive: Which components of each of `plan.families` live.
+        pulled: Whether each `ISSRegularizer` holds on to its variable, unbound.
 
     Returns:
         The new model, as `shrink` describes it.
@@ -84,6 +87,10 @@ def rebuild(model: Any, plan: Plan, alive: Sequence[np.ndarray]) -> Any:
         arguments = keras.tree.map_structure(_fresh, arguments)
         small.compile(**{**arguments, "optimizer": _fresh(model.optimizer)})
     _copy_variables(model, small, builder)
+    if pulled:
+        partners = {id(old): new for old, new in builder.variables()}
+        for variable, regularizer in held(model):
+            partners[id(variable)].regularizer = regularizer
     return small
 
 

@@ -102,6 +102,17 @@ class Plan:
             for key, variable in enumerate(self.variables)
         }
 
+    def living(self, alive: Sequence[np.ndarray]) -> np.ndarray:
+        """Which classes stay.
+
+        Args:
+            alive: Which components of each of `families` live.
+        """
+        living = np.ones(len(self.classes) + 1, bool)
+        for number, (family, component) in self.members.items():
+            living[number] = alive[family][component]
+        return living
+
     def stays(self, slots: np.ndarray, alive: Sequence[np.ndarray]) -> np.ndarray:
         """Which slots stay.
 
@@ -109,10 +120,8 @@ class Plan:
             slots: Some slots.
             alive: Which components of each of `families` live.
         """
-        living = np.ones(len(self.classes) + 1, bool)
-        for number, (family, component) in self.members.items():
-            living[number] = alive[family][component]
-        return living[self.classes[slots]] if len(slots) else np.ones(0, bool)
+        stay = self.living(alive)
+        return stay[self.classes[slots]] if len(slots) else np.ones(0, bool)
 
     def kept(self, alive: Sequence[np.ndarray]) -> Callable[[Any, int], np.ndarray]:
         """Which indices of each variable stay, as `rules.Kept`.
@@ -331,6 +340,7 @@ class Tracer:
         """
         from keras_sparse_rnn.iss.rules import registry
 
+        call.operation = operation
         self.calls.append(call)
         self.first.setdefault(id(operation), call)
         outside, self.calls = self.calls, call.inner

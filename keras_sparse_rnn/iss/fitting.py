@@ -1,0 +1,167 @@
+"""Training with a model that becomes physically smaller on the way."""
+
+import inspect
+import numbers
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+
+from keras_sparse_rnn.iss.pruning import ISSPruning
+
+
+def fit_shrinking(
+    model: Any, *args: Any, pruning: ISSPruning, at: Iterable[int], **kwargs: Any
+) -> tuple[Any, keras.callbacks.History]:
+    """Trains as `model.fit` does, with a model that is rebuilt smaller on the way.
+
+    `ISSPruning` alone masks what it removes, and every epoch takes as long as the
+    first. Here the model is rebuilt without its dead units after the epochs in `at`,
+    with the optimizer's state, the states of dropout seeds and of stateful layers, so
+    that training goes on as if nothing had happened, only faster. Compiling the
+    training step again takes some seconds each time: two or three epochs of the
+    schedule, such as half way and at its end, are enough.
+
+    Callbacks see one training: `on_train_begin` and `on_train_end` once, and every
+    epoch with its own number. They must reach the model as `self.model`, which
+    becomes the smaller one. One that keeps weights to put back
+    (`EarlyStopping(restore_best_weights=True)`, `BackupAndRestore`) can't work, since
+    they no longer fit, and is refused.
+
+    Args:
+        model: A compiled model. It is left in the midst of training.
+        *args: As for `fit`.
+        pruning: What to remove and when; it is put before the other callbacks.
+        at: After how many epochs, counted from epoch 0, to rebuild: numbers between
+            `initial_epoch` and `epochs`. It is rebuilt at the end in any case.
+        **kwargs: As for `fit`.
+
+    Returns:
+        The smaller model, compiled, the same as `pruning.pruned_model`; and one
+        `History` of all epochs.
+
+    Raises:
+        ValueError: Before training, if `at` or a callback can't work, or whatever
+            `ISSPruning` raises.
+
+    Example:
+
+    >>> small, history = fit_shrinking(
+    ...     model, x, y, epochs=10, pruning=ISSPruning(keep=0.35), at=[4, 6]
+    ... )
+    """
+    arguments = inspect.signature(model.fit).bind(*args, **kwargs)
+    arguments.apply_defaults()
+    given = dict(arguments.arguments)
+    if not isinstance(pruning, ISSPruning):
+        raise ValueError(
+            f"`pruning` must be an `ISSPruning`. Received: pruning={pruning!r}."
+        )
+    callbacks = _callbacks(given.pop("callbacks"), pruning)
+    first, last = given.pop("initial_epoch"), given["epochs"]
+    at = _epochs(at, first, last)
+    run = _Run(at)
+    whole: keras.callbacks.History | None = None
+    with _joined([pruning, *callbacks], run):
+        while not run.over:
+            run.over = True
+            run.pausing = False
+            history = model.fit(
+                **given, initial_epoch=first, callbacks=[pruning, *callbacks, run]
+            )
+            run.begun = True
+            whole = history if whole is None else _merged(whole, history)
+            if run.pausing:
+                model = pruning.move()
+                first = run.epochs
+    assert whole is not None
+    small = pruning.pruned_model
+    small.history = whole
+    return small, whole
+
+
+class _Run(keras.callbacks.Callback):
+    """Ends a `fit` where the model is to be rebuilt; last of all callbacks."""
+
+    def __init__(self, at: Iterable[int]):
+        super().__init__()
+        self.at = set(at)
+        self.begun = False
+        self.pausing = False
+        self.over = False
+        self.epochs = 0
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.epochs = epoch + 1
+        if self.epochs in self.at and not self.model.stop_training:
+            self.model.stop_training = True
+            self.pausing = True
+            self.over = False
+
+
+@contextmanager
+def _joined(callbacks: Iterable[Any], run: _Run) -> Iterator[None]:
+    """Several `fit`s look like one to callbacks: one begin and one end."""
+    own = []
+    for callback in callbacks:
+        names = ("on_train_begin", "on_train_end")
+        own.append(
+            (callback, {n: vars(callback)[n] for n in names if n in vars(callback)})
+        )
+
+        def begin(logs: Any = None, then: Any = callback.on_train_begin) -> None:
+            if not run.begun:
+                then(logs)
+
+        def end(logs: Any = None, then: Any = callback.on_train_end) -> None:
+            if not run.pausing:
+                then(logs)
+
+        callback.on_train_begin = begin
+        callback.on_train_end = end
+    try:
+        yield
+    finally:
+        for callback, before in own:
+            del callback.on_train_begin, callback.on_train_end
+            vars(callback).update(before)
+
+
+def _callbacks(callbacks: Any, pruning: ISSPruning) -> list[Any]:
+    """The user's callbacks, if they can work."""
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        raise ValueError("`callbacks` must be a list of callbacks, not a CallbackList.")
+    found = [one for one in keras.tree.flatten(callbacks) if one is not None]
+    for one in found:
+        name = type(one).__name__
+        if isinstance(one, ISSPruning) and one is not pruning:
+            raise ValueError("Give one ISSPruning, as `pruning`.")
+        if isinstance(one, keras.callbacks.BackupAndRestore) or (
+            getattr(one, "restore_best_weights", False)
+        ):
+            raise ValueError(
+                f"{name} puts back weights that it kept, and those of a larger model "
+                "do not fit the smaller one. Use `ModelCheckpoint`, which saves whole "
+                "models, or `fit` with ISSPruning as a callback."
+            )
+    return [one for one in found if one is not pruning]
+
+
+def _epochs(at: Iterable[int], first: int, last: int) -> list[int]:
+    found: list[Any] = list(at)
+    wrong = [one for one in found if not isinstance(one, numbers.Integral)]
+    if wrong or not all(first < one < last for one in found):
+        raise ValueError(
+            "`at` must hold numbers of epochs between `initial_epoch` and `epochs`. "
+            f"Received: at={found}, initial_epoch={first}, epochs={last}."
+        )
+    return sorted({int(one) for one in found})
+
+
+def _merged(whole: Any, part: Any) -> Any:
+    whole.epoch.extend(part.epoch)
+    for name, values in part.history.items():
+        whole.history.setdefault(name, []).extend(values)
+    whole.set_model(part.model)
+    return whole

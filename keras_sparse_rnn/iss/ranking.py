@@ -1,0 +1,165 @@
+"""Which units go next: one ranking over all layers, NumPy only."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from keras_sparse_rnn.iss.components import Family, protect
+
+Living = list[np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Quantum:
+    """Components of one family that go together, so that sizes stay multiples.
+
+    Attributes:
+        score: Their mean score.
+        family: Number of the family.
+        components: Their indices.
+        layers: The layers, `(family, number)`, that lose these units.
+    """
+
+    score: float
+    family: int
+    components: np.ndarray
+    layers: frozenset[tuple[int, int]]
+
+
+def removals(
+    families: Sequence[Family],
+    alive: Sequence[np.ndarray],
+    scores: Sequence[np.ndarray],
+    windows: Sequence[Sequence[tuple[int, int]]],
+    least: Sequence[Sequence[int]],
+    round_to: int = 1,
+) -> list[Quantum]:
+    """What can be removed, in the order in which it should go.
+
+    Args:
+        families: The components of each family.
+        alive: Which of them live; those that are fixed may be among them or not.
+        scores: The score of each; the lowest go first.
+        windows: Sets of `(family, component)` of which at least one must live.
+        least: For each layer of each family, how many of its units that are not fixed
+            must live.
+        round_to: What is left of each layer, of each group of a grouped one, is to be
+            a multiple of this.
+
+    Returns:
+        The removals, weakest first; those that make a size a multiple before all.
+    """
+    ranks = [
+        np.where(living & ~family.fixed, score, -np.inf)
+        for family, living, score in zip(families, alive, scores, strict=True)
+    ]
+    floors = []
+    for number, family in enumerate(families):
+        for layer, count in zip(family.layers, least[number], strict=True):
+            own = np.unique(layer.component)
+            own = own[~family.fixed[own]]
+            floors.append((number, own, min(count, len(own))))
+    safe = protect(ranks, windows, floors)
+    found = []
+    for number, family in enumerate(families):
+        for cell, layers in _cells(family):
+            stays = alive[number][cell] | family.fixed[cell]
+            loose = cell[stays & ~family.fixed[cell] & ~safe[number][cell]]
+            loose = loose[np.argsort(ranks[number][loose], kind="stable")]
+            names = frozenset((number, one) for one in layers)
+            first = int(np.count_nonzero(stays)) % round_to
+            begin = 0
+            while begin < len(loose):
+                size = first if first and not begin else round_to
+                some = loose[begin : begin + size]
+                if len(some) < size:
+                    break
+                uneven = size != round_to
+                score = -math.inf if uneven else float(ranks[number][some].mean())
+                found.append(Quantum(score, number, some, names))
+                begin += size
+    return sorted(found, key=lambda one: one.score)
+
+
+def _cells(family: Family) -> list[tuple[np.ndarray, set[int]]]:
+    """Components by the groups of layers they are in, and the layers' numbers."""
+    where = np.full((family.units, len(family.layers)), -1)
+    for number, layer in enumerate(family.layers):
+        for group, (begin, end) in enumerate(layer.segments):
+            where[layer.component[begin:end], number] = group
+    kinds, cell = np.unique(where, axis=0, return_inverse=True)
+    cell = np.ravel(cell)
+    return [
+        (np.flatnonzero(cell == one), set(np.flatnonzero(kind >= 0).tolist()))
+        for one, kind in enumerate(kinds)
+    ]
+
+
+def without(alive: Sequence[np.ndarray], removed: Sequence[Quantum]) -> Living:
+    """`alive` after some removals."""
+    left = [living.copy() for living in alive]
+    for one in removed:
+        left[one.family][one.components] = False
+    return left
+
+
+def until(
+    alive: Sequence[np.ndarray],
+    order: Sequence[Quantum],
+    fits: Callable[[Living], bool],
+) -> Living:
+    """The fewest removals, in order, after which a model fits.
+
+    Args:
+        alive: Which components of each family live.
+        order: What can be removed.
+        fits: Whether a choice of components is small enough; true of every smaller
+            one too.
+
+    Returns:
+        Which live then; if it never fits, what all removals leave. What makes sizes
+        multiples goes in any case.
+    """
+    uneven = sum(one.score == -math.inf for one in order)
+    low, high = uneven, len(order)
+    while low < high:
+        middle = (low + high) // 2
+        if fits(without(alive, order[:middle])):
+            high = middle
+        else:
+            low = middle + 1
+    return without(alive, order[:low])
+
+
+def by_layer(
+    families: Sequence[Family],
+    alive: Sequence[np.ndarray],
+    order: Sequence[Quantum],
+    wanted: dict[tuple[int, int], int],
+) -> Living:
+    """Removes units in order, of each layer down to a size of its own.
+
+    Args:
+        families: The components of each family.
+        alive: Which of them live.
+        order: What can be removed.
+        wanted: Units left of each layer, `(family, number)`; a layer that is not named
+            loses none but those that are tied to units of one that is.
+    """
+    left = [living | f.fixed for living, f in zip(alive, families, strict=True)]
+    counts = {
+        (number, one): int(np.count_nonzero(left[number][np.unique(layer.component)]))
+        for number, family in enumerate(families)
+        for one, layer in enumerate(family.layers)
+    }
+    taken = []
+    for one in order:
+        size = len(one.components)
+        named = [key for key in one.layers if key in wanted]
+        if named and all(counts[key] - size >= wanted[key] for key in named):
+            taken.append(one)
+            for key in one.layers:
+                counts[key] -= size
+    return without(alive, taken)
