@@ -15,6 +15,25 @@ from keras_sparse_rnn.iss.trace import Plan
 from keras_sparse_rnn.layers import TieredEmbedding
 
 _PRODUCTS = ("Matmul", "Einsum", "Dot", "Tensordot")
+# Layers each of whose weights meets one feature; these may have several axes.
+_ELEMENTWISE = (
+    keras.layers.PReLU,
+    keras.layers.Normalization,
+    keras.layers.LayerNormalization,
+    keras.layers.RMSNormalization,
+)
+# Older versions of Keras do not have it.
+_REVERSIBLE: Any = getattr(keras.layers, "ReversibleEmbedding", ())
+_CONVOLUTIONS = (
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+    keras.layers.SeparableConv1D,
+    keras.layers.SeparableConv2D,
+    keras.layers.DepthwiseConv1D,
+    keras.layers.DepthwiseConv2D,
+)
+_UNCALLED = "(not called)"
 
 
 @dataclass(frozen=True)
@@ -25,9 +44,10 @@ class Cost:
         parameters: Number of weights, as `count_params` counts them.
         bytes: What they take, each in the dtype of its variable.
         multiply_adds: Products of a weight with a feature for one time step: every
-            matrix once for each call of its layer, a lookup not at all. Products of
-            features with each other, as in attention, hold no weights, depend on
-            the length, and are not counted.
+            matrix once for each call of its layer (of a layer that reads several
+            positions in one step, such as characters of a word, once for each), a
+            lookup not at all. Products of features with each other, as in attention,
+            hold no weights, depend on the length, and are not counted.
     """
 
     parameters: int = 0
@@ -44,14 +64,17 @@ class Cost:
 
 @dataclass(frozen=True, eq=False)
 class _Weight:
-    """A variable: the layer it counts for, and how often a time step multiplies it."""
+    """A variable: the layer it counts for, and how often a time step multiplies it.
+
+    Stored packed, it holds more weights than numbers, so that `uses` is a fraction.
+    """
 
     layer: str
     shape: tuple[int, ...]
     itemsize: int
     # The slots along those axes that may lose indices.
     axes: dict[int, np.ndarray]
-    uses: int
+    uses: float
     # A variable that is handed to an operation is no weight of the model.
     counted: bool
 
@@ -65,16 +88,18 @@ class Costs:
 
     def __init__(self, plan: Plan):
         self._plan = plan
-        uses: dict[int, int] = {}
+        uses: dict[int, float] = {}
         first: dict[int, tuple[str, Any]] = {}
         for name, operation, call in _calls(plan.calls, ""):
-            for variable, products in _products(operation, call):
-                uses[id(variable)] = uses.get(id(variable), 0) + products
+            for variable, times in _products(operation, call):
+                uses[id(variable)] = uses.get(id(variable), 0.0) + times
                 first.setdefault(id(variable), (name, variable))
         own = {id(variable) for variable in plan.graph.weights}
         # One that no call of the graph uses is still stored.
         for variable in plan.graph.weights:
-            first.setdefault(id(variable), (variable.path.split("/")[0], variable))
+            first.setdefault(id(variable), (_UNCALLED, variable))
+        # Each variable with the name of the layer that it counts for.
+        self.variables = list(first.values())
         keys = {id(variable): key for key, variable in enumerate(plan.variables)}
         axes: dict[int, dict[int, np.ndarray]] = {}
         for (key, axis), slots in plan.axes.items():
@@ -85,7 +110,7 @@ class Costs:
                 tuple(variable.shape),
                 _itemsize(variable.dtype),
                 axes.get(keys.get(number, -1), {}),
-                uses.get(number, 0),
+                uses.get(number, 0.0),
                 number in own,
             )
             for number, (name, variable) in first.items()
@@ -105,7 +130,7 @@ class Costs:
                 sizes[axis] = int(np.count_nonzero(living[self._plan.classes[slots]]))
             size = math.prod(sizes)
             stored = size if weight.counted else 0
-            cost = Cost(stored, stored * weight.itemsize, size * weight.uses)
+            cost = Cost(stored, stored * weight.itemsize, round(size * weight.uses))
             found[weight.layer] = found.get(weight.layer, Cost()) + cost
         return found
 
@@ -121,7 +146,7 @@ class Costs:
 def _itemsize(dtype: str) -> int:
     """Bytes of one number; NumPy does not know all the names."""
     bits = re.search(r"\d+", dtype)
-    return max(1, int(bits[0]) // 8) if bits else 1
+    return int(bits[0]) // 8 if bits else 1
 
 
 def _calls(calls: Sequence[Call], prefix: str) -> Iterator[tuple[str, Any, Call]]:
@@ -134,48 +159,91 @@ def _calls(calls: Sequence[Call], prefix: str) -> Iterator[tuple[str, Any, Call]
             yield name, call.operation, call
 
 
-def _products(operation: Any, call: Call) -> Iterator[tuple[Any, int]]:
+def _products(operation: Any, call: Call) -> Iterator[tuple[Any, float]]:
     """The variables of a call, and how often one time step multiplies each."""
     if not isinstance(operation, keras.layers.Layer):
         if type(operation).__name__ in _PRODUCTS:
             for value in keras.tree.flatten((call.args, call.kwargs)):
                 if isinstance(value, keras.Variable) and len(value.shape) > 1:
-                    yield value, 1
+                    yield value, 1.0
         return
-    unused = {
-        id(table) for layer in layers_of(operation) for table in _looked_up(layer, call)
+    products = {
+        id(variable): _once(layer, variable, call)
+        for layer in _inside(operation)
+        for variable in layer.weights
     }
     positions = _positions(operation, call)
     for variable in operation.weights:
-        matrix = len(variable.shape) > 1 and "bias" not in variable.name
-        yield variable, positions if matrix and id(variable) not in unused else 0
+        size = max(1, math.prod(variable.shape))
+        yield variable, positions * products[id(variable)] / size
 
 
-def _looked_up(layer: Any, call: Call) -> list[Any]:
-    """The tables of an embedding that a call reads without multiplying them."""
-    if isinstance(layer, keras.layers.ReversibleEmbedding):
-        backwards = call.argument("reverse", 1, False)
-        apart = [] if layer.tie_weights else [layer.reverse_embeddings]
-        return apart if not backwards else [layer.embeddings] if apart else []
+def _inside(operation: Any) -> Iterator[Any]:
+    """A layer and those in it, which know more of their weights, behind it."""
+    for layer in layers_of(operation):
+        yield layer
+        if isinstance(layer, keras.layers.MultiHeadAttention):
+            yield from (layer.query_dense, layer.key_dense)
+            yield from (layer.value_dense, layer.output_dense)
+
+
+def _once(layer: Any, variable: Any, call: Call) -> int:
+    """How many products with features a variable is in, where its layer acts once."""
+    name, size = variable.name, math.prod(variable.shape)
+    if isinstance(layer, _ELEMENTWISE) or len(variable.shape) < 2 or "bias" in name:
+        return 0
+    if name.endswith(("_scale", "_zero")):
+        return 0  # Of a quantized kernel, along with it.
+    quantized = getattr(layer, "quantization_mode", None)
+    if name.startswith("lora_"):
+        # Else they are added to the kernel, which is then multiplied as one.
+        return size if quantized and name != "lora_embeddings_a" else 0
     if isinstance(layer, (keras.layers.Embedding, TieredEmbedding)):
-        return list(layer.weights)
-    return []
+        if not isinstance(layer, _REVERSIBLE) or not call.argument("reverse", 1, False):
+            return 0
+        table = "embeddings" if layer.tie_weights else "reverse_embeddings"
+        return layer.input_dim * layer.output_dim if name == table else 0
+    # Two weights of four bits share a byte of the variable.
+    whole = getattr(layer, "kernel", None) if quantized and name == "kernel" else None
+    return size if whole is None else math.prod(whole.shape)
 
 
 def _positions(layer: Any, call: Call) -> int:
-    """At how many positions of one time step a kernel is applied.
+    """At how many positions of one time step the weights of a layer are applied.
 
     A time step of a convolution over characters, or of a Dense layer over heads, has
-    several.
+    several. One of a size that is not known counts as one position.
     """
-    inner = layer.layer if isinstance(layer, keras.layers.TimeDistributed) else layer
-    spread = (
-        keras.layers.Dense,
-        keras.layers.Conv1D,
-        keras.layers.Conv2D,
-        keras.layers.Conv3D,
-    )
-    if not isinstance(inner, spread):
-        return 1
-    (spec, *_) = keras.tree.flatten(call.spec)
-    return math.prod(size for size in tuple(spec.shape)[2:-1] if size)
+    inner = layer
+    while isinstance(inner, keras.layers.TimeDistributed):
+        inner = inner.layer
+    made = list(keras.tree.flatten(call.spec)[0].shape)
+    sizes: list[int | None] = []
+    if isinstance(inner, (keras.layers.RNN, keras.layers.Bidirectional)):
+        # In a wrapper, their own steps are within one of the model's.
+        sizes = list(call.inputs[0].shape[2:-1])
+    elif isinstance(inner, keras.layers.EinsumDense):
+        sizes = _free(inner.equation, made)
+    elif isinstance(inner, keras.layers.Dense):
+        sizes = made[2:-1]
+    elif isinstance(inner, _CONVOLUTIONS):
+        first = inner.data_format == "channels_first"
+        del made[-len(inner.kernel_size) - 1 if first else -1]
+        sizes = made[2:]
+    return math.prod(size for size in sizes if size)
+
+
+def _free(equation: str, shape: list[int | None]) -> list[int | None]:
+    """The sizes of the axes of a result that a kernel neither has nor lies along time.
+
+    Args:
+        equation: Of an `EinsumDense`.
+        shape: Of its result; it may have axes more behind the first.
+    """
+    kernel, result = equation.replace(" ", "").split(",")[1].split("->")
+    before, _, after = result.partition("...")
+    if "..." not in result:
+        before, after = result[:1], result[1:]
+    letters = before + "." * (len(shape) - len(before + after)) + after
+    named = zip(letters[2:], shape[2:], strict=True)
+    return [size for letter, size in named if letter not in kernel]

@@ -2,17 +2,24 @@
 
 import inspect
 import numbers
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import keras
 
+from keras_sparse_rnn.iss.backup import Backup
 from keras_sparse_rnn.iss.pruning import ISSPruning
 
 
 def fit_shrinking(
-    model: Any, *args: Any, pruning: ISSPruning, at: Iterable[int], **kwargs: Any
+    model: Any,
+    *args: Any,
+    pruning: ISSPruning,
+    at: Iterable[int],
+    backup: str | os.PathLike[str] | None = None,
+    **kwargs: Any,
 ) -> tuple[Any, keras.callbacks.History]:
     """Trains as `model.fit` does, with a model that is rebuilt smaller on the way.
 
@@ -27,7 +34,7 @@ def fit_shrinking(
     epoch with its own number. They must reach the model as `self.model`, which
     becomes the smaller one. One that keeps weights to put back
     (`EarlyStopping(restore_best_weights=True)`, `BackupAndRestore`) can't work, since
-    they no longer fit, and is refused.
+    they no longer fit, and is refused; to survive an interruption use `backup`.
 
     Args:
         model: A compiled model. It is left in the midst of training.
@@ -35,15 +42,20 @@ def fit_shrinking(
         pruning: What to remove and when; it is put before the other callbacks.
         at: After how many epochs, counted from epoch 0, to rebuild: numbers between
             `initial_epoch` and `epochs`. It is rebuilt at the end in any case.
+        backup: A folder in which the state of training is kept after each epoch, until
+            it ends. Called again with the same arguments and a model made in the same
+            way, `fit_shrinking` goes on after the last whole epoch: with its weights,
+            optimizer, dropout seeds, and units removed. What callbacks remember, and
+            the states of stateful layers, start anew, as with `BackupAndRestore`.
         **kwargs: As for `fit`.
 
     Returns:
         The smaller model, compiled, the same as `pruning.pruned_model`; and one
-        `History` of all epochs.
+        `History` of all epochs that were trained in this call.
 
     Raises:
-        ValueError: Before training, if `at` or a callback can't work, or whatever
-            `ISSPruning` raises.
+        ValueError: Before training, if `at` or a callback can't work, the backup is
+            of another model, or whatever `ISSPruning` raises.
 
     Example:
 
@@ -61,9 +73,19 @@ def fit_shrinking(
     callbacks = _callbacks(given.pop("callbacks"), pruning)
     first, last = given.pop("initial_epoch"), given["epochs"]
     at = _epochs(at, first, last)
-    run = _Run(at)
+    saved = None if backup is None else Backup(backup)
+    run = _Run(at, pruning, saved)
     whole: keras.callbacks.History | None = None
-    with _joined([pruning, *callbacks], run):
+    pruning.set_model(model)
+    pruning.on_train_begin()
+    if saved is not None and (state := saved.read()) is not None:
+        model = pruning.go_on(state)
+        saved.restore(model, state)
+        first = state["epochs"]
+        if first in at:
+            # It was interrupted before the model was rebuilt.
+            run.at.add(first + 1)
+    with _joined(pruning, callbacks, run):
         while not run.over:
             run.over = True
             run.pausing = False
@@ -76,6 +98,8 @@ def fit_shrinking(
                 model = pruning.move()
                 first = run.epochs
     assert whole is not None
+    if saved is not None:
+        saved.remove()
     small = pruning.pruned_model
     small.history = whole
     return small, whole
@@ -84,9 +108,11 @@ def fit_shrinking(
 class _Run(keras.callbacks.Callback):
     """Ends a `fit` where the model is to be rebuilt; last of all callbacks."""
 
-    def __init__(self, at: Iterable[int]):
+    def __init__(self, at: Iterable[int], pruning: ISSPruning, saved: Backup | None):
         super().__init__()
         self.at = set(at)
+        self.pruning = pruning
+        self.saved = saved
         self.begun = False
         self.pausing = False
         self.over = False
@@ -94,6 +120,9 @@ class _Run(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.epochs = epoch + 1
+        if self.saved is not None:
+            state = {"epochs": self.epochs, **self.pruning.state()}
+            self.saved.write(self.model, state)
         if self.epochs in self.at and not self.model.stop_training:
             self.model.stop_training = True
             self.pausing = True
@@ -101,17 +130,25 @@ class _Run(keras.callbacks.Callback):
 
 
 @contextmanager
-def _joined(callbacks: Iterable[Any], run: _Run) -> Iterator[None]:
-    """Several `fit`s look like one to callbacks: one begin and one end."""
+def _joined(pruning: ISSPruning, callbacks: Iterable[Any], run: _Run) -> Iterator[None]:
+    """Several `fit`s look like one to callbacks: one begin and one end.
+
+    Args:
+        pruning: It has begun.
+        callbacks: The others.
+        run: Tells how far training is.
+    """
     own = []
-    for callback in callbacks:
+    for callback in [pruning, *callbacks]:
         names = ("on_train_begin", "on_train_end")
         own.append(
             (callback, {n: vars(callback)[n] for n in names if n in vars(callback)})
         )
 
-        def begin(logs: Any = None, then: Any = callback.on_train_begin) -> None:
-            if not run.begun:
+        def begin(
+            logs: Any = None, then: Any = callback.on_train_begin, own: Any = callback
+        ) -> None:
+            if not run.begun and own is not pruning:
                 then(logs)
 
         def end(logs: Any = None, then: Any = callback.on_train_end) -> None:

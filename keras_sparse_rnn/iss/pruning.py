@@ -386,7 +386,7 @@ class ISSPruning(keras.callbacks.Callback):
                 own = living[layer.component]
                 self._origins[number] = self._origins[number][own]
         self._plan = self.traced(small)
-        self._aim.move(self._plan)
+        self._aim.move(self._plan, self._alive)
         self._alive = [np.ones(f.units, bool) for f in self._plan.families]
         self._masks = None
         active = [regularizer.active for regularizer in self._regularizers]
@@ -394,6 +394,41 @@ class ISSPruning(keras.callbacks.Callback):
         for regularizer, was in zip(self._regularizers, active, strict=True):
             regularizer.active = was
         return small
+
+    def state(self) -> dict[str, Any]:
+        """Which units there were, are, and when the others went, to go on later."""
+        return {
+            "units": [one.before for one in self._layers],
+            "left": [origin.tolist() for origin in self._origins],
+            "removed_at": [one.removed_at.tolist() for one in self._layers],
+        }
+
+    def go_on(self, state: dict[str, Any]) -> Any:
+        """Rebuilds the model, as it was at first, as it was when a run was interrupted.
+
+        Args:
+            state: What `state` returned then.
+
+        Returns:
+            The smaller model, whose weights are to be loaded.
+        """
+        plan = self._plan
+        assert plan is not None
+        mine = {one.layer: one.before for one in self._layers}
+        if state["units"] != list(mine.values()):
+            raise ValueError(
+                "The backup is of another model: its recurrent layers began with "
+                f"{state['units']} units, those of this model are {mine}. Delete the "
+                "backup to start anew."
+            )
+        for layer, removed_at in zip(self._layers, state["removed_at"], strict=True):
+            layer.removed_at[:] = removed_at
+        self._alive = [np.zeros(family.units, bool) for family in plan.families]
+        left = iter(state["left"])
+        for family, living in zip(plan.families, self._alive, strict=True):
+            for layer_units in family.layers:
+                living[layer_units.component[next(left)]] = True
+        return self.move()
 
     # Beginning.
 

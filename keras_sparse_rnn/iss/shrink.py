@@ -246,7 +246,7 @@ def _copy_variables(model: Any, small: Any, builder: _Builder) -> None:
     pairs = list(builder.variables())
     for old, new in pairs:
         new.assign(_sliced(old, keras.ops.convert_to_numpy(old), builder.of))
-    for old, new in zip(_seeds(model), _seeds(small), strict=True):
+    for old, new in zip(seeds_of(model), seeds_of(small), strict=True):
         new.assign(keras.ops.convert_to_numpy(old))
     if getattr(model, "optimizer", None) is not None and model.optimizer.built:
         small.optimizer.build(small.trainable_variables)
@@ -259,7 +259,7 @@ def _sliced(variable: Any, value: np.ndarray, kept: Callable[..., Any]) -> np.nd
     return value
 
 
-def _seeds(model: Any) -> list[Any]:
+def seeds_of(model: Any) -> list[Any]:
     """The states of all dropout seeds: no weights, yet needed to go on as before.
 
     A seed set anew would replay the masks that the model has already seen.

@@ -106,7 +106,10 @@ class Aim:
     ):
         self.target = target
         self.round_to = round_to
-        self.move(plan)
+        self._follow(plan)
+        # Of the components as they were at first, so that a model that has become
+        # smaller ranks its units as a masked one does.
+        self._weights = [np.maximum(f.sizes(), 1) for f in plan.families]
         self.all = self.measured([np.ones(f.units, bool) for f in plan.families])
         self._sizes = [
             [int((~f.fixed[np.unique(one.component)]).sum()) for one in f.layers]
@@ -119,8 +122,19 @@ class Aim:
             for sizes in self._sizes
         ]
 
-    def move(self, plan: Plan) -> None:
-        """Goes on with the same model, made smaller."""
+    def move(self, plan: Plan, kept: Sequence[np.ndarray]) -> None:
+        """Goes on with the same model, made smaller.
+
+        Args:
+            plan: Its components now.
+            kept: Which of the components that it had before are left.
+        """
+        self._follow(plan)
+        self._weights = [
+            sizes[living] for sizes, living in zip(self._weights, kept, strict=True)
+        ]
+
+    def _follow(self, plan: Plan) -> None:
         self.plan = plan
         self.costs = Costs(plan)
 
@@ -153,7 +167,7 @@ class Aim:
             progress: From 0 to 1: how much of the way to the target to go.
         """
         plan = self.plan
-        scores = _scores(plan)
+        scores = self._scores()
         order = ranking.removals(
             plan.families, alive, scores, plan.windows, self._least, self.round_to
         )
@@ -185,6 +199,22 @@ class Aim:
         return f"{left:,} {word}, not {self.goal:,}" if left > self.goal else ""
 
     # In the model as it is.
+
+    def _scores(self) -> list[np.ndarray]:
+        """How much each component is worth: 0 for what is dead already.
+
+        Norms of components of many weights are larger for no better reason; over the
+        root of their number they can be compared.
+        """
+        values = self.plan.values()
+        return [
+            np.where(
+                family.dead(values),
+                0.0,
+                np.sqrt(family.squared_norms(values) / sizes),
+            )
+            for family, sizes in zip(self.plan.families, self._weights, strict=True)
+        ]
 
     def _stored(self, alive: Sequence[np.ndarray]) -> list[np.ndarray]:
         return [
@@ -252,23 +282,6 @@ class Aim:
             else:
                 high = middle
         return low
-
-
-def _scores(plan: Plan) -> list[np.ndarray]:
-    """How much each component is worth: 0 for what is dead already.
-
-    Norms of components of many weights are larger for no better reason; over the root
-    of their number they can be compared.
-    """
-    values = plan.values()
-    return [
-        np.where(
-            family.dead(values),
-            0.0,
-            np.sqrt(family.squared_norms(values) / np.maximum(family.sizes(), 1)),
-        )
-        for family in plan.families
-    ]
 
 
 def _first_of(family: Family, share: float) -> np.ndarray:
