@@ -399,8 +399,8 @@ def draw(path: Path, pruned: ksr.PruningReport, models: list[dict]) -> None:
     """Which units died, layer by layer; size against perplexity."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 6.4), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=[1, 1.25])
+    figure = Figure(figsize=(9, 9), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=[1.5, 1])
     pruned.draw(above)
     axes = below.subplots()
     for row in models:

@@ -30,7 +30,8 @@ LOADED = """
 import sys
 import keras_sparse_rnn
 assert "GroupedLSTM" in dir(keras_sparse_rnn)
-print(*[name for name in ("tensorflow", "tf_keras", "ai_edge_litert")
+print(*[name for name in ("tensorflow", "tf_keras", "ai_edge_litert",
+                          "tensorflow_model_optimization")
         if name in sys.modules])
 """
 

@@ -1,10 +1,12 @@
 """Sizes and norms of components against the counts of Wen et al. (ICLR 2018), C1."""
 
+import keras
 import numpy as np
 import pytest
 from chains import chain, component, kill, norms, recurrent_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from keras import layers
 
 from keras_sparse_rnn.iss.components import Family, Part, kept_along, protect
 from keras_sparse_rnn.iss.trace import trace
@@ -33,6 +35,35 @@ def test_sizes_at_1500_units_are_those_of_the_paper(reads, paper):
     assert set(layer.sizes("paper")) == {paper}
     # The four weights from a unit to itself are counted twice in the paper's sum.
     assert set(layer.sizes()) == {paper - 4}
+
+
+def test_sizes_of_the_papers_language_model():
+    def lstm(name):
+        return layers.LSTM(
+            1500,
+            return_sequences=True,
+            recurrent_initializer="zeros",  # An orthogonal one takes seconds.
+            name=name,
+        )
+
+    model = keras.Sequential(
+        [
+            keras.Input((35,), dtype="int32"),
+            layers.Embedding(10_000, 1500, embeddings_initializer="zeros"),
+            layers.Dropout(0.4),
+            lstm("first"),
+            layers.Dropout(0.4),
+            lstm("second"),
+            layers.Dropout(0.4),
+            layers.Dense(10_000, kernel_initializer="zeros"),
+        ]
+    )
+    first, second = trace(model).families
+    assert (first.name, set(first.sizes("paper"))) == ("first", {24_000})
+    assert (second.name, set(second.sizes("paper"))) == ("second", {28_000})
+    # The four weights from a unit to itself are counted twice in the paper's sum.
+    assert set(first.sizes()) == {23_996}
+    assert set(second.sizes()) == {27_996}
 
 
 CHAINS = {

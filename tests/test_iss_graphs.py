@@ -86,6 +86,9 @@ class Builder:
         made = [
             lambda: layers.Dense(units, "tanh", bias_initializer="random_normal")(x),
             lambda: layers.TimeDistributed(layers.Dense(units))(x),
+            lambda: layers.TimeDistributed(
+                layers.Bidirectional(layers.SimpleRNN(units))
+            )(layers.Reshape((TIME, x.shape[-1], 1))(x)),
             lambda: layers.Conv1D(units, 2, padding="causal")(x),
             lambda: layers.EinsumDense("abc,cd->abd", (TIME, units), bias_axes="d")(x),
             lambda: layers.BatchNormalization(gamma_initializer="random_normal")(x),
@@ -138,6 +141,16 @@ class Builder:
             ),
             lambda: ops.reshape(x, (-1, TIME, width)),
             lambda: ops.sum(x, axis=-1, keepdims=True),
+            lambda: ops.repeat(x, 2, axis=-1),
+            lambda: ops.tile(x[:, -1:], (1, TIME, 2)),
+            lambda: ops.zeros_like(x) + ops.max(x, axis=1, keepdims=True),
+            lambda: ops.normalize(x, axis=-1),
+            lambda: ops.norm(x, axis=-1, keepdims=True) + ops.cumsum(x, axis=1),
+            lambda: ops.pad(x, ((0, 0), (1, 0), (0, 0)))[:, 1:],
+            lambda: ops.reshape(ops.reshape(x, (-1, width)), (-1, TIME, width)),
+            lambda: ops.sum(
+                ops.logsumexp(x, axis=1, keepdims=True) * x, axis=-1, keepdims=True
+            ),
         ]
         return made[self.random.integers(len(made))]()
 
@@ -272,11 +285,83 @@ def test_sizes_of_the_papers_recurrent_highway_network():
     n, depth, words = 830, 10, 10000
     table = layers.ReversibleEmbedding(words, n)
     start = keras.Input((None,), dtype="int32")
-    layer = RecurrentHighway(n, depth, return_sequences=True)
+    layer = RecurrentHighway(
+        n,
+        depth,
+        return_sequences=True,
+        recurrent_initializer="zeros",  # An orthogonal one takes seconds.
+    )
     model = keras.Model(start, table(layer(table(start)), reverse=True))
     (family,) = trace(model).families
     assert set(family.sizes("paper")) == {46520}
     assert set(family.sizes()) == {46498}
+
+
+def both_ways(units, name):
+    side = layers.LSTM(
+        units, return_sequences=True, recurrent_initializer="random_normal"
+    )
+    return layers.Bidirectional(side, name=name)
+
+
+def reading_comprehension(units, time, features, attended):
+    """BiDAF behind its attention flow: modelling, and the logits of both ends."""
+    p0 = keras.Input((time, features))
+    g1 = both_ways(units, "g1")(both_ways(units, "g0")(p0))
+    start = layers.Dense(1)(layers.Concatenate()([g1, p0]))
+    sums = attended(start, g1)
+    products = [layers.Multiply()([g1, one]) for one in sums]
+    g2 = both_ways(units, "g2")(layers.Concatenate()([p0, g1, *sums, *products]))
+    end = layers.Dense(1)(layers.Concatenate()([g2, p0]))
+    return keras.Model(p0, [layers.Flatten()(start), layers.Flatten()(end)])
+
+
+def test_sizes_of_the_papers_reading_comprehension():
+    def attended(s, g):
+        weights = ops.softmax(ops.squeeze(s, -1), axis=-1)
+        a = ops.einsum("bt,btu->bu", weights, g)
+        return [ops.repeat(ops.expand_dims(a, 1), 7, axis=1)]
+
+    model = reading_comprehension(100, 7, 800, attended)
+    families = trace(model).families
+    names = [family.name.split("/")[0] for family in families]
+    assert names == ["g0", "g0", "g1", "g1", "g2", "g2"]
+    # Row, four columns, and the rows that read it: of both directions of the next
+    # layer, or of the logits. The units of g1 reach g2 as they are and times a1i, as
+    # the paper's code has it, and as a1i, which it forgets: 2 · 400 more.
+    sizes = [4800, 4800, 3201 + 800, 3201 + 800, 6401, 6401]
+    for family, size in zip(families, sizes, strict=True):
+        assert family.units == 100
+        assert not family.fixed.any()
+        assert set(family.sizes("paper")) == {size}
+        assert set(family.sizes()) == {size - 4}
+
+
+def test_sums_over_time_that_are_repeated_are_followed_however_written():
+    def attended(s, g):
+        weights = ops.softmax(s, axis=1)
+        flat = layers.Flatten()(layers.Dot(1)([layers.Softmax(axis=1)(s), g]))
+        expanded = ops.expand_dims(ops.softmax(s[..., 0]), -1)
+        product = layers.Multiply()([expanded, g])
+        row = ops.matmul(ops.transpose(weights, (0, 2, 1)), g)
+        shape = (BATCH, *g.shape[1:])
+        return [
+            layers.RepeatVector(TIME)(flat),
+            ops.tile(ops.sum(weights * g, axis=1)[:, None], (1, TIME, 1)),
+            ops.broadcast_to(ops.sum(product, axis=1, keepdims=True), shape),
+            ops.zeros_like(g) + ops.reshape(row[:, 0], (-1, 1, g.shape[-1])),
+            ops.repeat(row, TIME, axis=1),
+        ]
+
+    model = reading_comprehension(3, TIME, 5, attended)
+    plan, alive, small = shrunk_equals_masked(model, 0)
+    # In g2, rows for the input and for each unit of g1: as it is, the five sums, and
+    # their products with it.
+    left = sum(int(one.sum()) for one in alive[2:4])
+    kernel = small.get_layer("g2").forward_layer.cell.kernel
+    assert kernel.shape[0] == 5 + 11 * left
+    columns, row, rows = 4 * (6 + 3), 4 * 3, 2 * 11 * 4 * 3
+    assert set(plan.families[2].sizes("paper")) == {columns + row + 1 + rows}
 
 
 def test_units_are_followed_into_a_product_with_a_table():
@@ -361,25 +446,29 @@ def test_an_activation_that_is_not_zero_at_zero_can_not_be_summed():
     start = keras.Input((TIME, FEATURES))
     h = layers.SimpleRNN(4, "sigmoid", return_sequences=True, name="first")(start)
     model = keras.Model(start, layers.Dense(2)(layers.Attention()([h, h])))
-    with pytest.raises(ValueError, match=r"'first'.*not zero when removed"):
+    with pytest.raises(ValueError, match=r"'first'.*do not become zero"):
         trace(model)
 
 
-def test_directions_may_end_up_of_different_sizes(tmp_path):
-    start = keras.Input((TIME, FEATURES))
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_directions_may_end_up_of_different_sizes(tmp_path, wrapped):
+    start = keras.Input((2, TIME, FEATURES) if wrapped else (TIME, FEATURES))
     both = layers.Bidirectional(layers.LSTM(5, return_sequences=True), name="both")
+    if wrapped:
+        both = layers.TimeDistributed(both, name="wrapper")
     model = keras.Model(start, layers.Dense(2)(both(start)))
     plan = trace(model)
     names = [family.name for family in plan.families]
-    assert names[0].startswith("both/forward")
-    assert names[1].startswith("both/backward")
+    assert names[0].startswith("wrapper/both/forward" if wrapped else "both/forward")
+    assert "both/backward" in names[1]
     plan.families[0].fixed[:4] = True
     plan.families[1].fixed[:2] = True
     masked(plan, np.random.default_rng(0), share=1.0)
     small = shrink(model)
-    assert small.get_layer("both").forward_layer.units == 4
-    assert small.get_layer("both").backward_layer.units == 2
-    x = np.random.default_rng(0).standard_normal((BATCH, TIME, FEATURES))
+    left = small.get_layer("wrapper").layer if wrapped else small.get_layer("both")
+    assert left.forward_layer.units == 4
+    assert left.backward_layer.units == 2
+    x = np.random.default_rng(0).standard_normal((BATCH, *start.shape[1:]))
     x = x.astype("float32")
     agree(small(x), model(x))
     small.save(tmp_path / "small.keras")

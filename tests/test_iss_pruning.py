@@ -611,35 +611,3 @@ def test_mixed_precision():
         pruning.pruned_model.fit(X, Y, verbose=0)
     finally:
         keras.config.set_dtype_policy(before)
-
-
-# The report.
-
-
-def test_report_says_what_went_when_and_what_stayed(tmp_path, capsys):
-    model, pruning = chain(8, (6, 2)), ISSPruning(0.5, verbose=1)
-    train(model, pruning)
-    report = pruning.report
-    assert (report.units_before, report.units_after, report.steps) == (14, 7, 20)
-    assert [layer.layer for layer in report.layers] == ["r0", "r1"]
-    assert [layer.after for layer in report.layers] == units_of(pruning.pruned_model)
-    steps = np.concatenate([layer.removed_at for layer in report.layers])
-    assert ((steps == -1) | ((steps >= 3) & (steps <= 12))).all()
-    text = str(report)
-    assert capsys.readouterr().out.strip().endswith(text)
-    for word in ("r0", "r1", "all", "50.0%", " + "):
-        assert word in text
-
-
-def test_report_draws_a_picture(tmp_path):
-    pytest.importorskip("matplotlib")
-    model, pruning = chain(8, (6, 2)), ISSPruning(0.5)
-    train(model, pruning)
-    path = pruning.report.plot(tmp_path / "units.png")
-    assert path.read_bytes().startswith(b"\x89PNG")
-    assert [p.name for p in tmp_path.iterdir()] == ["units.png"]
-    with pytest.raises(OSError, match="nowhere"):
-        pruning.report.plot(tmp_path / "nowhere" / "units.png")
-    with pytest.raises(ValueError, match="Format"):
-        pruning.report.plot(tmp_path / "units.nothing")
-    assert [p.name for p in tmp_path.iterdir()] == ["units.png"]

@@ -15,7 +15,7 @@ from chains import (
 )
 from keras import layers, ops
 
-from keras_sparse_rnn import ISSRegularizer, shrink
+from keras_sparse_rnn import GroupedLSTM, ISSRegularizer, RecurrentHighway, shrink
 
 X = inputs(8)
 Y = np.random.default_rng(5).standard_normal((8, 2)).astype("float32")
@@ -263,6 +263,210 @@ def test_paper_form_sets_small_weights_to_zero_after_the_step():
     expected = [*expected[:2], bias, expected[2], head_bias]
     for ours, theirs in zip(step(cut), expected, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-7)
+
+
+# Graphs that are no chains. What belongs to unit k is written down from the papers
+# (Wen et al., section 3.1; the two gates of a highway layer likewise): its columns of
+# each gate in the kernel and the recurrent kernel, its recurrent row, and its row in
+# all that reads it. No biases.
+
+
+def own(name, units, gates, k, at=0):
+    """Columns and recurrent row of unit k; `at` is the kernel's place."""
+    columns = [gate * units + k for gate in range(gates)]
+    return [
+        (name, at, np.s_[:, columns]),
+        (name, at + 1, np.s_[:, columns]),
+        (name, at + 1, np.s_[k]),
+    ]
+
+
+def read(name, row, at=0):
+    return [(name, at, np.s_[row])]
+
+
+def a_sum(x, r):
+    both = [sequence(layers.LSTM, 3, name, r)(x) for name in "ab"]
+    return layers.Dense(2, name="head")(layers.Add()(both))
+
+
+def a_sum_of(k):
+    return [*own("a", 3, 4, k), *own("b", 3, 4, k), *read("head", k)]
+
+
+def a_concatenation(x, r):
+    a, b = sequence(layers.LSTM, 3, "a", r)(x), sequence(layers.GRU, 2, "b", r)(x)
+    both = layers.Concatenate()([x, a, b])
+    return layers.Dense(2, name="head")(sequence(layers.LSTM, 2, "c", r)(both))
+
+
+def two_readers(x, r):
+    units = sequence(layers.GRU, 3, "a", r)(x)
+    read_on = sequence(layers.SimpleRNN, 2, "b", None)(units)
+    return layers.Dense(2, name="head")(read_on), layers.Dense(4, name="side")(units)
+
+
+def two_directions(x, r):
+    side = sequence(layers.LSTM, 3, "side", r)
+    return layers.Dense(2, name="head")(layers.Bidirectional(side, name="a")(x))
+
+
+def an_encoder_and_a_decoder(x, r):
+    _, *states = layers.LSTM(3, return_state=True, name="a", recurrent_regularizer=r)(x)
+    decoder = sequence(layers.LSTM, 3, "b", r)
+    return layers.Dense(2, name="head")(decoder(x, initial_state=states))
+
+
+def groups(x, r):
+    units = sequence(layers.LSTM, 4, "a", r)(x)
+    layer = GroupedLSTM(
+        5,
+        [2, 3],
+        input_segments=[(0, 3), (1, 4)],
+        return_sequences=True,
+        name="b",
+        recurrent_regularizer=r,
+    )
+    return layers.Dense(2, name="head")(layer(units))
+
+
+def a_highway(x, r):
+    table = layers.ReversibleEmbedding(7, 3, name="table")
+    layer = RecurrentHighway(
+        3, 2, return_sequences=True, name="a", recurrent_regularizer=r
+    )
+    return table(layer(table(ops.argmax(x, axis=-1))), reverse=True)
+
+
+def sequence(kind, units, name, regularizer):
+    return kind(
+        units, return_sequences=True, name=name, recurrent_regularizer=regularizer
+    )
+
+
+# For each layer whose units are pulled together, in the order of the model's weights,
+# what its units own: `(layer, place among its weights, slice)`.
+GRAPHS = {
+    a_sum: [[a_sum_of(k) for k in range(3)]],
+    a_concatenation: [
+        # Behind the five features of the input.
+        [[*own("a", 3, 4, k), *read("c", 5 + k)] for k in range(3)],
+        [[*own("b", 2, 3, k), *read("c", 5 + 3 + k)] for k in range(2)],
+        [[*own("c", 2, 4, k), *read("head", k)] for k in range(2)],
+    ],
+    two_readers: [
+        [[*own("a", 3, 3, k), *read("b", k), *read("side", k)] for k in range(3)],
+    ],
+    two_directions: [
+        [[*own("a", 3, 4, k), *read("head", k)] for k in range(3)],
+        [[*own("a", 3, 4, k, at=3), *read("head", 3 + k)] for k in range(3)],
+    ],
+    an_encoder_and_a_decoder: [
+        [[*own("a", 3, 4, k), *own("b", 3, 4, k), *read("head", k)] for k in range(3)]
+    ],
+    groups: [
+        # Unit 0 is seen by the first group, 1 and 2 by both, 3 by the second.
+        [
+            [*own("a", 4, 4, 0), *read("b", 0)],
+            [*own("a", 4, 4, 1), *read("b", 1), *read("b", 0, at=3)],
+            [*own("a", 4, 4, 2), *read("b", 2), *read("b", 1, at=3)],
+            [*own("a", 4, 4, 3), *read("b", 2, at=3)],
+        ],
+        [[*own("b", 2, 4, k), *read("head", k)] for k in range(2)],
+        [[*own("b", 3, 4, k, at=3), *read("head", 2 + k)] for k in range(3)],
+    ],
+    a_highway: [
+        [
+            [
+                ("table", 0, np.s_[:, k]),
+                # The row that reads the input, which is as wide as the state.
+                ("a", 0, np.s_[k]),
+                ("a", 0, np.s_[:, [k, 3 + k]]),
+                ("a", 1, np.s_[k]),
+                ("a", 1, np.s_[:, [k, 3 + k]]),
+                ("a", 2, np.s_[k]),
+                ("a", 2, np.s_[:, [k, 3 + k]]),
+            ]
+            for k in range(3)
+        ]
+    ],
+}
+
+
+def regularized(body, *arguments, **keywords):
+    regularizer = ISSRegularizer(*arguments, **keywords)
+    start = keras.Input((TIME, FEATURES))
+    model = keras.Model(start, body(start, regularizer))
+    optimizer = keras.optimizers.SGD(LEARNING_RATE)
+    regularizer.bind(model, optimizer=optimizer)
+    return model, optimizer
+
+
+def values_of(model):
+    return {
+        (layer.name, place): array(weight.value).astype("float64")
+        for layer in model.layers
+        for place, weight in enumerate(layer.weights)
+    }
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("scale_by_size", [True, False])
+@pytest.mark.parametrize("body", GRAPHS, ids=lambda body: body.__name__)
+def test_paper_form_and_its_gradient_on_any_graph(body, scale_by_size):
+    import tensorflow as tf
+
+    model, _ = regularized(body, 0.3, "paper", scale_by_size)
+    values = values_of(model)
+    penalty, gradients = 0.0, {key: 0 * value for key, value in values.items()}
+    for unit in [unit for family in GRAPHS[body] for unit in family]:
+        # A weight of a unit to itself lies in a column and in the row: twice.
+        slices = [values[name, place][index] for name, place, index in unit]
+        norm = np.sqrt(sum((one**2).sum() for one in slices) + 1e-8)
+        size = sum(one.size for one in slices)
+        strength = 0.3 * (np.sqrt(size) if scale_by_size else 1)
+        penalty += strength * norm
+        for name, place, index in unit:
+            gradients[name, place][index] += (
+                strength * values[name, place][index] / norm
+            )
+    weights = {
+        (layer.name, place): weight.value
+        for layer in model.layers
+        for place, weight in enumerate(layer.weights)
+    }
+    with tf.GradientTape() as tape:
+        loss = sum(model.losses)
+    assert float(loss) == pytest.approx(penalty, rel=1e-5)
+    found = tape.gradient(loss, weights, unconnected_gradients="zero")
+    for key, expected in gradients.items():
+        np.testing.assert_allclose(array(found[key]), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale_by_size", [True, False])
+@pytest.mark.parametrize("body", GRAPHS, ids=lambda body: body.__name__)
+def test_proximal_step_on_any_graph(body, scale_by_size):
+    strength = 0.3 if scale_by_size else 3.0
+    model, optimizer = regularized(body, strength, "proximal", scale_by_size)
+    values = values_of(model)
+    for family in GRAPHS[body]:
+        factors = {key: np.ones_like(value) for key, value in values.items()}
+        for unit in family:
+            mine = {key: np.zeros(value.shape, bool) for key, value in values.items()}
+            for name, place, index in unit:
+                mine[name, place][index] = True
+            norm = np.sqrt(sum((values[key][mine[key]] ** 2).sum() for key in values))
+            size = sum(one.sum() for one in mine.values())
+            pull = LEARNING_RATE * strength * (np.sqrt(size) if scale_by_size else 1)
+            assert 0 < pull < norm
+            for key, one in mine.items():
+                factors[key][one] *= 1 - pull / norm
+        values = {key: values[key] * factors[key] for key in values}
+    # A step on a loss of zero.
+    variables = model.trainable_variables
+    optimizer.apply([ops.zeros_like(one.value) for one in variables], variables)
+    for key, ours in values_of(model).items():
+        np.testing.assert_allclose(ours, values[key], atol=1e-6)
 
 
 # Unbound, and bound to nothing.

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -217,33 +217,35 @@ def _positions(layer: Any, call: Call) -> int:
     inner = layer
     while isinstance(inner, keras.layers.TimeDistributed):
         inner = inner.layer
-    made = list(keras.tree.flatten(call.spec)[0].shape)
-    sizes: list[int | None] = []
     if isinstance(inner, (keras.layers.RNN, keras.layers.Bidirectional)):
         # In a wrapper, their own steps are within one of the model's.
-        sizes = list(call.inputs[0].shape[2:-1])
-    elif isinstance(inner, keras.layers.EinsumDense):
-        sizes = _free(inner.equation, made)
-    elif isinstance(inner, keras.layers.Dense):
-        sizes = made[2:-1]
-    elif isinstance(inner, _CONVOLUTIONS):
-        first = inner.data_format == "channels_first"
-        del made[-len(inner.kernel_size) - 1 if first else -1]
-        sizes = made[2:]
+        return _product(call.inputs[0].shape[2:-1])
+    if isinstance(inner, keras.layers.EinsumDense):
+        return _product(_free(inner.equation, call.inputs[0].shape))
+    if not isinstance(inner, (keras.layers.Dense, *_CONVOLUTIONS)):
+        return 1
+    made = list(keras.tree.flatten(call.spec)[0].shape)
+    first = getattr(inner, "data_format", "") == "channels_first"
+    del made[-len(inner.kernel_size) - 1 if first else -1]
+    return _product(made[2:])
+
+
+def _product(sizes: Iterable[int | None]) -> int:
     return math.prod(size for size in sizes if size)
 
 
-def _free(equation: str, shape: list[int | None]) -> list[int | None]:
-    """The sizes of the axes of a result that a kernel neither has nor lies along time.
+def _free(equation: str, shape: Sequence[int | None]) -> list[int | None]:
+    """The sizes of the axes of an input that neither a kernel has nor time lies along.
 
     Args:
         equation: Of an `EinsumDense`.
-        shape: Of its result; it may have axes more behind the first.
+        shape: Of its input; in a wrapper it has axes more, behind the first.
     """
-    kernel, result = equation.replace(" ", "").split(",")[1].split("->")
-    before, _, after = result.partition("...")
-    if "..." not in result:
-        before, after = result[:1], result[1:]
+    given, rest = equation.replace(" ", "").split(",")
+    kernel = rest.split("->")[0]
+    before, dots, after = given.partition("...")
+    if not dots:
+        before, after = given[:1], given[1:]
     letters = before + "." * (len(shape) - len(before + after)) + after
     named = zip(letters[2:], shape[2:], strict=True)
     return [size for letter, size in named if letter not in kernel]

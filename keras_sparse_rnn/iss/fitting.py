@@ -1,6 +1,7 @@
 """Training with a model that becomes physically smaller on the way."""
 
 import inspect
+import itertools
 import numbers
 import os
 from collections.abc import Iterable, Iterator
@@ -89,8 +90,11 @@ def fit_shrinking(
         while not run.over:
             run.over = True
             run.pausing = False
+            until = min((one for one in run.at if one > first), default=last)
             history = model.fit(
-                **given, initial_epoch=first, callbacks=[pruning, *callbacks, run]
+                **{**given, "x": _data(given, until - first)},
+                initial_epoch=first,
+                callbacks=[pruning, *callbacks, run],
             )
             run.begun = True
             whole = history if whole is None else _merged(whole, history)
@@ -165,6 +169,22 @@ def _joined(pruning: ISSPruning, callbacks: Iterable[Any], run: _Run) -> Iterato
             vars(callback).update(before)
 
 
+def _data(given: dict[str, Any], epochs: int) -> Any:
+    """`x` of some epochs.
+
+    Keras reads a generator ahead, and what a `fit` has read but not used is lost to the
+    next one: it must find no more than it needs.
+    """
+    data, steps = given["x"], given["steps_per_epoch"]
+    if not inspect.isgenerator(data) or steps is None:
+        return data
+
+    def needed() -> Iterator[Any]:
+        yield from itertools.islice(data, steps * epochs)
+
+    return needed()
+
+
 def _callbacks(callbacks: Any, pruning: ISSPruning) -> list[Any]:
     """The user's callbacks, if they can work."""
     if isinstance(callbacks, keras.callbacks.CallbackList):
@@ -187,7 +207,11 @@ def _callbacks(callbacks: Any, pruning: ISSPruning) -> list[Any]:
 
 def _epochs(at: Iterable[int], first: int, last: int) -> list[int]:
     found: list[Any] = list(at)
-    wrong = [one for one in found if not isinstance(one, numbers.Integral)]
+    wrong = [
+        one
+        for one in found
+        if isinstance(one, bool) or not isinstance(one, numbers.Integral)
+    ]
     if wrong or not all(first < one < last for one in found):
         raise ValueError(
             "`at` must hold numbers of epochs between `initial_epoch` and `epochs`. "

@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_sparse_rnn.iss import after_step
 from keras_sparse_rnn.iss.components import Part, kept_along
+from keras_sparse_rnn.iss.pictures import matrices_of
 from keras_sparse_rnn.iss.regularizer import held
 from keras_sparse_rnn.iss.reports import PruningReport, layer_costs, layers_of_plan
 from keras_sparse_rnn.iss.schedules import Cubic, Foreign
@@ -304,6 +305,7 @@ class ISSPruning(keras.callbacks.Callback):
             {**plan.left_alone, **plan.left_in_part},
             str(self.target),
             self._total or 0,
+            matrices_of(plan, self._alive),
         )
         if self.verbose:
             print(self.report)
@@ -414,8 +416,8 @@ class ISSPruning(keras.callbacks.Callback):
         """
         plan = self._plan
         assert plan is not None
-        mine = {one.layer: one.before for one in self._layers}
-        if state["units"] != list(mine.values()):
+        mine = [f"{one.layer}: {one.before}" for one in self._layers]
+        if state["units"] != self.state()["units"]:
             raise ValueError(
                 "The backup is of another model: its recurrent layers began with "
                 f"{state['units']} units, those of this model are {mine}. Delete the "

@@ -19,13 +19,13 @@ class Quantum:
         score: Their mean score.
         family: Number of the family.
         components: Their indices.
-        layers: The layers, `(family, number)`, that lose these units.
+        units: How many units each layer, `(family, number)`, loses with them.
     """
 
     score: float
     family: int
     components: np.ndarray
-    layers: frozenset[tuple[int, int]]
+    units: dict[tuple[int, int], int]
 
 
 def removals(
@@ -59,42 +59,55 @@ def removals(
     for number, family in enumerate(families):
         for layer, count in zip(family.layers, least[number], strict=True):
             own = np.unique(layer.component)
-            own = own[~family.fixed[own]]
+            own = own[(alive[number] & ~family.fixed)[own]]
             floors.append((number, own, min(count, len(own))))
     safe = protect(ranks, windows, floors)
     found = []
     for number, family in enumerate(families):
-        for cell, layers in _cells(family):
+        for cell, each, common in _cells(family):
+            step = round_to // math.gcd(round_to, common)
             stays = alive[number][cell] | family.fixed[cell]
             loose = cell[stays & ~family.fixed[cell] & ~safe[number][cell]]
             loose = loose[np.argsort(ranks[number][loose], kind="stable")]
-            names = frozenset((number, one) for one in layers)
-            first = int(np.count_nonzero(stays)) % round_to
+            first = int(np.count_nonzero(stays)) % step
             begin = 0
             while begin < len(loose):
-                size = first if first and not begin else round_to
+                size = first if first and not begin else step
                 some = loose[begin : begin + size]
                 if len(some) < size:
                     break
-                uneven = size != round_to
+                uneven = size != step
                 score = -math.inf if uneven else float(ranks[number][some].mean())
-                found.append(Quantum(score, number, some, names))
+                units = {(number, one): count * size for one, count in each.items()}
+                found.append(Quantum(score, number, some, units))
                 begin += size
     return sorted(found, key=lambda one: one.score)
 
 
-def _cells(family: Family) -> list[tuple[np.ndarray, set[int]]]:
-    """Components by the groups of layers they are in, and the layers' numbers."""
-    where = np.full((family.units, len(family.layers)), -1)
-    for number, layer in enumerate(family.layers):
-        for group, (begin, end) in enumerate(layer.segments):
-            where[layer.component[begin:end], number] = group
-    kinds, cell = np.unique(where, axis=0, return_inverse=True)
-    cell = np.ravel(cell)
-    return [
-        (np.flatnonzero(cell == one), set(np.flatnonzero(kind >= 0).tolist()))
-        for one, kind in enumerate(kinds)
+def _cells(family: Family) -> list[tuple[np.ndarray, dict[int, int], int]]:
+    """Components with as many units in each group.
+
+    Returns:
+        For each kind the components, how many units each has in each layer, and the
+        greatest common divisor of how many it has in each group.
+    """
+    groups = [
+        (number, np.bincount(layer.component[begin:end], minlength=family.units))
+        for number, layer in enumerate(family.layers)
+        for begin, end in layer.segments
     ]
+    kinds, cell = np.unique(
+        np.stack([units for _, units in groups]), axis=1, return_inverse=True
+    )
+    found = []
+    for one, kind in enumerate(kinds.T):
+        each: dict[int, int] = {}
+        for (number, _), units in zip(groups, kind.tolist(), strict=True):
+            if units:
+                each[number] = each.get(number, 0) + units
+        common = int(np.gcd.reduce(kind))
+        found.append((np.flatnonzero(np.ravel(cell) == one), each, common))
+    return found
 
 
 def without(alive: Sequence[np.ndarray], removed: Sequence[Quantum]) -> Living:
@@ -150,16 +163,15 @@ def by_layer(
     """
     left = [living | f.fixed for living, f in zip(alive, families, strict=True)]
     counts = {
-        (number, one): int(np.count_nonzero(left[number][np.unique(layer.component)]))
+        (number, one): int(np.count_nonzero(left[number][layer.component]))
         for number, family in enumerate(families)
         for one, layer in enumerate(family.layers)
     }
     taken = []
     for one in order:
-        size = len(one.components)
-        named = [key for key in one.layers if key in wanted]
-        if named and all(counts[key] - size >= wanted[key] for key in named):
+        named = [key for key in one.units if key in wanted]
+        if named and all(counts[key] - one.units[key] >= wanted[key] for key in named):
             taken.append(one)
-            for key in one.layers:
-                counts[key] -= size
+            for key, units in one.units.items():
+                counts[key] -= units
     return without(alive, taken)

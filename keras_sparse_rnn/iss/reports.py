@@ -1,4 +1,4 @@
-"""What pruning removed, layer by layer: as a table and as a picture."""
+"""What pruning removed, layer by layer, as a table."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,6 +9,13 @@ from typing import Any
 import numpy as np
 
 from keras_sparse_rnn.iss.costs import Cost, Costs
+from keras_sparse_rnn.iss.pictures import (
+    MatrixPicture,
+    draw_units,
+    matrices_of,
+    plot_units,
+    plot_weights,
+)
 from keras_sparse_rnn.iss.shrink import with_protected
 from keras_sparse_rnn.iss.trace import Plan, trace
 
@@ -81,7 +88,8 @@ def layer_costs(
 class PruningReport:
     """What pruning removed, or would remove, and what it left alone.
 
-    `str(report)` is a table; `plot` draws which unit was removed when.
+    `str(report)` is a table; `plot` draws which unit was removed when, `plot_weights`
+    what is left of the weights.
 
     Attributes:
         layers: One `LayerReport` for each pruned layer.
@@ -89,6 +97,8 @@ class PruningReport:
         left_alone: Recurrent layers that were not pruned, with the reason.
         asked: The target, in words; empty if there was none.
         steps: Training steps in all; 0 if unknown.
+        weights: A `MatrixPicture` for each matrix whose rows or columns may go, as it
+            was when the report was made.
     """
 
     layers: list[LayerReport]
@@ -96,6 +106,7 @@ class PruningReport:
     left_alone: dict[str, str] = field(default_factory=dict)
     asked: str = ""
     steps: int = 0
+    weights: list[MatrixPicture] = field(default_factory=list, repr=False)
 
     @property
     def before(self) -> Cost:
@@ -153,71 +164,57 @@ class PruningReport:
         ]
 
     def plot(self, path: str | os.PathLike[str]) -> Path:
-        """Draws each layer's units in a row each, coloured by when they died.
+        """Draws which units were removed when.
 
-        Needs matplotlib.
+        Above, the units of each layer that lived over training; below, each unit of
+        each layer, coloured by the step at which it was removed. A report of a model
+        that says nothing of training steps has the lower part only.
 
         Args:
             path: The picture to write, in any format matplotlib knows.
 
         Returns:
             The path.
+
+        Raises:
+            ImportError: If matplotlib is not installed.
+            ValueError: If there is no layer that may be pruned.
         """
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise ImportError(
-                "Drawing a pruning report needs matplotlib: "
-                "pip install keras-sparse-rnn[plot]."
-            ) from error
-        figure = Figure(figsize=(8, 1.3 * len(self.layers) + 1), layout="constrained")
-        self.draw(figure)
-        target = Path(path)
-        partial = target.with_name(f".{target.stem}.partial{target.suffix}")
-        try:
-            figure.savefig(partial, dpi=150)
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
-        return target
+        return plot_units(self.layers, self.steps, path)
 
     def draw(self, figure: Any) -> None:
-        """Draws the picture of `plot` into a matplotlib figure or subfigure."""
-        from matplotlib import colormaps
-        from matplotlib.patches import Patch
+        """Draws the picture of `plot` into a matplotlib figure or subfigure.
 
-        axes = figure.subplots(len(self.layers), 1, squeeze=False)[:, 0]
-        last = max(
-            [self.steps, 1] + [int(layer.removed_at.max()) for layer in self.layers]
-        )
-        colours = colormaps["YlOrRd"]
-        for axis, layer in zip(axes, self.layers, strict=True):
-            picture = np.zeros((1, layer.before, 3))
-            for unit, step in enumerate(layer.removed_at):
-                rgb = (0.13, 0.40, 0.67) if step < 0 else colours(step / last)[:3]
-                picture[0, unit] = rgb
-            axis.imshow(picture, aspect="auto", interpolation="nearest")
-            for begin, _ in layer.segments[1:]:
-                axis.axvline(begin - 0.5, color="black", linewidth=1.2)
-            axis.set_yticks([])
-            axis.set_title(
-                f"{layer.layer}: {layer.after} of {layer.before} units live",
-                fontsize=10,
-                loc="left",
-            )
-        axes[-1].set_xlabel("unit (lines divide groups)")
-        axes[0].legend(
-            handles=[
-                Patch(color=(0.13, 0.40, 0.67), label="alive"),
-                Patch(color=colours(0.2), label="removed early"),
-                Patch(color=colours(0.6), label="removed late"),
-            ],
-            loc="lower right",
-            bbox_to_anchor=(1.0, 1.0),
-            ncols=3,
-            fontsize=8,
-            frameon=False,
-        )
+        Args:
+            figure: The figure; with `layout="constrained"` nothing overlaps.
+        """
+        draw_units(figure, self.layers, self.steps)
+
+    def plot_weights(self, path: str | os.PathLike[str]) -> Path:
+        """Draws what is left of the weights: dead rows and columns are white.
+
+        One image of absolute weights for each kernel and recurrent kernel of the pruned
+        layers, and for each kernel that reads their units, with the gates side by side
+        as they are stored, and the groups of a layer too. Of a matrix of more than some
+        400 rows or columns, each cell is the largest weight of a block; as large a
+        share of the cells is white as of the matrix is dead. After `fit_shrinking` the
+        matrices are those of the model that was rebuilt last.
+
+        Args:
+            path: The picture to write, in any format matplotlib knows.
+
+        Returns:
+            The path.
+
+        Raises:
+            ImportError: If matplotlib is not installed.
+            ValueError: If there is no layer that may be pruned.
+
+        Reference:
+            Wen et al., "Learning Intrinsic Sparse Structures within Long Short-Term
+            Memory", ICLR 2018, whose picture of learned structures this is.
+        """
+        return plot_weights(self.weights, path)
 
 
 def report(
@@ -228,7 +225,9 @@ def report(
     Args:
         model: A built model, masked or not.
         pruning: An `ISSPruning`: the report says what its target would leave, going
-            by the weights as they are. By default, what `shrink(model)` would leave.
+            by the weights as they are, with all units removed at once. (At each update
+            of a schedule those that live are ranked anew, so others may go.) By
+            default, what `shrink(model)` would leave.
         ignore: Names of recurrent layers to leave alone, without `pruning`.
 
     Returns:
@@ -245,14 +244,17 @@ def report(
     """
     if pruning is None:
         plan = trace(model, ignore)
-        values = plan.values()
-        alive = [~family.dead(values) for family in plan.families]
+        alive = [np.ones(f.units, bool) for f in plan.families]
         asked = ""
     else:
         plan = pruning.traced(model)
         aim = pruning.aim(plan)
         alive = aim.left([np.ones(f.units, bool) for f in plan.families], 1.0)
         asked = str(pruning.target)
+    # What is dead goes in any case, even beyond the target.
+    values = plan.values()
+    families = zip(plan.families, alive, strict=True)
+    alive = [living & ~family.dead(values) for family, living in families]
     alive = with_protected(plan, alive)
     costs = Costs(plan)
     every = [np.ones(family.units, bool) for family in plan.families]
@@ -266,6 +268,7 @@ def report(
         layer_costs(costs.by_layer(every), costs.by_layer(alive)),
         {**plan.left_alone, **plan.left_in_part},
         asked,
+        weights=matrices_of(plan, alive),
     )
 
 

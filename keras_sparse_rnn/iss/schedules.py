@@ -59,16 +59,18 @@ class Foreign:
     """
 
     def __init__(self, schedule: Callable[[int], tuple[Any, Any]]):
-        if not callable(schedule):
+        self.schedule = schedule
+        try:
+            # Far behind the end of any training.
+            _, self.final = self._at(2**31 - 1)
+        except Exception as error:
             raise ValueError(
                 "`schedule` must be a `PruningSchedule` of "
-                "tensorflow-model-optimization, or a function of a training step that "
-                "returns whether units are due and the sparsity wanted then. "
-                f"Received: schedule={schedule!r}."
-            )
-        self.schedule = schedule
-        # Far behind the end of any training.
-        _, self.final = self._at(2**31 - 1)
+                "tensorflow-model-optimization, or a function of any training step "
+                "that returns whether units are due and the sparsity wanted then. "
+                f"Received: schedule={schedule!r}, of which step {2**31 - 1} says: "
+                f"{error}"
+            ) from error
         if not 0 <= self.final < 1:
             raise ValueError(
                 "The sparsity that `schedule` ends with must lie in [0, 1). "
@@ -80,7 +82,7 @@ class Foreign:
         due, sparsity = self._at(step)
         if not due:
             return None
-        return sparsity / self.final if self.final else 1.0
+        return min(1.0, sparsity / self.final) if self.final else 1.0
 
     def _at(self, step: int) -> tuple[bool, float]:
         due, sparsity = self.schedule(step)

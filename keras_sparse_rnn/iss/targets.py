@@ -150,8 +150,9 @@ class Aim:
         """How much is left, in the target's measure."""
         if self.target.measure in ("units", "layers", "none"):
             return sum(
-                int((living & ~family.fixed).sum())
+                int((living & ~family.fixed)[layer.component].sum())
                 for living, family in zip(alive, self.plan.families, strict=True)
+                for layer in family.layers
             )
         return int(getattr(self.costs.total(self._stored(alive)), self.target.measure))
 
@@ -228,7 +229,7 @@ class Aim:
     def _counts(self, alive: Sequence[np.ndarray]) -> dict[tuple[int, int], int]:
         """Units of each layer, with those that are fixed."""
         return {
-            (number, one): int(stored[np.unique(layer.component)].sum())
+            (number, one): int(stored[layer.component].sum())
             for number, (family, stored) in enumerate(
                 zip(self.plan.families, self._stored(alive), strict=True)
             )
@@ -247,7 +248,7 @@ class Aim:
 
     def _check_names(self) -> None:
         self._full = [
-            [len(np.unique(one.component)) for one in family.layers]
+            [len(one.component) for one in family.layers]
             for family in self.plan.families
         ]
         known = {
@@ -264,8 +265,7 @@ class Aim:
 
     def _floor(self, share: float, size: int, minimum: int) -> int:
         # The product may lie a rounding error above the integer that is meant.
-        count = max(min(minimum, size), int(np.ceil(share * size - 1e-9)))
-        return -(-count // self.round_to) * self.round_to
+        return max(min(minimum, size), int(np.ceil(share * size - 1e-9)))
 
     def _even_share(self) -> float:
         """Which share of every layer would be left if all were pruned alike."""

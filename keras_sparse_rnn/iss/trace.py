@@ -163,6 +163,7 @@ class Tracer:
         self.first: dict[int, Call] = {}
         self.seen: dict[int, np.ndarray] = {}
         self._ignored: set[int] = set()
+        self._owned: set[int] = set()
 
     # What rules call.
 
@@ -293,6 +294,14 @@ class Tracer:
                 self.fix(slots, f"'{name}' is named in `ignore`")
         return self._units[id(cell)]
 
+    def owns(self, variable: Any) -> bool:
+        """Whether a variable is one of the model's weights, and so made again with it.
+
+        Args:
+            variable: A Keras variable.
+        """
+        return id(variable) in self._owned
+
     def rigid(self, count: int) -> Axis:
         """An axis of which nothing can be removed, where slots are wanted.
 
@@ -327,6 +336,7 @@ class Tracer:
         """
         holders = [one for one in layers_of(model) if one.name in ignore]
         self._ignored = {id(inner) for one in holders for inner in layers_of(one)}
+        self._owned = {id(variable) for variable in model.weights}
 
     def call(self, operation: Any, call: Call) -> Any:
         """Follows one call, and remembers it.
@@ -395,7 +405,10 @@ class Tracer:
         return found
 
     def _fix(self, plan: Plan) -> None:
-        for slots, reason in self._fixed:
+        # What users asked for is told first, and is looked for below.
+        for slots, reason in sorted(
+            self._fixed, key=lambda one: "`ignore`" not in one[1]
+        ):
             for number, components in self._members(plan, slots).items():
                 plan.fix(plan.families[number], components, reason)
         for slots, message in self._stopped:
@@ -403,11 +416,7 @@ class Tracer:
                 family = plan.families[number]
                 loose = [c for c in components if not self._excused(family, c)]
                 if loose:
-                    raise ValueError(
-                        f"The units of '{family.name}' can't be followed {message}. "
-                        "Name that recurrent layer in `ignore` to leave it alone, or "
-                        "teach pruning the layer with `register_rule`."
-                    )
+                    raise ValueError(_stuck(family, message))
                 plan.fix(family, components, message)
         for slots in self._summed:
             for number, components in self._members(plan, slots).items():
@@ -444,6 +453,50 @@ class Tracer:
                 plan.windows.append(sorted(members))
 
 
+def _stuck(family: Family, message: str) -> str:
+    """What to do about units that run into something.
+
+    Args:
+        family: Theirs.
+        message: What they run into.
+    """
+    names = [layer.name for layer in family.layers]
+    # What is inside a wrapper is left alone with it.
+    outer = list(dict.fromkeys(f"'{name.split('/')[0]}'" for name in names))
+    if len(names) == 1:
+        whose, which = f"'{names[0]}'", outer[0]
+    else:
+        whose = _listed([f"'{name}'" for name in names], "and")
+        whose += ", which live and die together,"
+        which = f"one of {_listed(outer, 'or')}" if len(outer) > 1 else outer[0]
+    return (
+        f"The units of {whose} can't be followed {message}. Name {which} in `ignore` "
+        "to leave them alone, or teach pruning what is in the way with "
+        "`register_rule`, for which an operation must be put into a layer of your own."
+    )
+
+
+def _listed(names: Sequence[str], last: str) -> str:
+    return f"{', '.join(names[:-1])} {last} {names[-1]}"
+
+
+def _check_directions(model: Any) -> None:
+    """Keras infers a wrong shape where a `Bidirectional` holds two different sizes."""
+    for layer in layers_of(model):
+        if type(layer) is not keras.layers.Bidirectional:
+            continue
+        sides = (layer.forward_layer, layer.backward_layer)
+        forth, back = (
+            getattr(getattr(side, "cell", None), "output_size", None) for side in sides
+        )
+        if forth != back:
+            raise ValueError(
+                f"The directions of '{layer.name}' (a Bidirectional) have {forth} and "
+                f"{back} units, for which Keras infers a wrong shape. Make it a "
+                "`keras_sparse_rnn.UnevenBidirectional` of the same arguments."
+            )
+
+
 def trace(model: Any, ignore: Iterable[str] = ()) -> Plan:
     """Finds the components of every recurrent layer of a model.
 
@@ -457,7 +510,8 @@ def trace(model: Any, ignore: Iterable[str] = ()) -> Plan:
 
     Raises:
         ValueError: If units reach a layer or an operation that has no rule, the model
-            has no graph to follow or is not built, or `ignore` names no layer.
+            has no graph to follow or is not built, `ignore` names no layer, or a
+            `Bidirectional` has directions of different sizes.
     """
     ignore = [ignore] if isinstance(ignore, str) else list(ignore)
     if not model.built:
@@ -472,6 +526,7 @@ def trace(model: Any, ignore: Iterable[str] = ()) -> Plan:
             f"`ignore` names layers that model '{model.name}' does not have: "
             f"{unknown}. Its layers are {sorted(known)}."
         )
+    _check_directions(model)
     graph = as_graph(model)
     tracer = Tracer()
     tracer.begin(graph, ignore)

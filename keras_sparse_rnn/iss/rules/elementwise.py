@@ -8,9 +8,10 @@ import numpy as np
 
 from keras_sparse_rnn.iss import trace
 from keras_sparse_rnn.iss.flow import Axis, Call, Flow, flow_of
+from keras_sparse_rnn.iss.rules.registry import Kept
 
 # What stands for any value in the question whether a result is zero all the same.
-_PROBES = (0.7, -1.3, 2.1)
+_PROBES = (0.7, -1.3, 2.1, 0.0)
 
 
 def is_zero(function: Callable[..., Any], zeros: Sequence[bool | float]) -> bool:
@@ -30,7 +31,20 @@ def is_zero(function: Callable[..., Any], zeros: Sequence[bool | float]) -> bool
         result = np.asarray(function(*columns))
     except (TypeError, ValueError):
         return False
-    return bool(np.all(result == 0))
+    # A quotient says nothing where what divides happens to be zero.
+    free = [isinstance(one, bool) and not one for one in zeros]
+    odd = np.isnan(result) & np.any(columns[free] == 0, axis=0)
+    return bool(np.all((result == 0) | odd))
+
+
+def left_over(name: str, does: str) -> str:
+    """What stops units that leave something behind, as for `tracer.add_up`.
+
+    Args:
+        name: Of what they run into.
+        does: What it does, as the beginning of "… features".
+    """
+    return f"through '{name}', which {does} features that do not become zero with their unit"
 
 
 def elementwise(
@@ -69,7 +83,7 @@ def elementwise(
         if not known:
             continue
         for axis in meeting[1:]:
-            tracer.tie(meeting[0], axis, "it is joined with what can't be removed")
+            tracer.tie(meeting[0], axis, "joined with what can't be removed")
         if None in meeting:
             continue
         first = known[0]
@@ -89,6 +103,21 @@ def elementwise(
     return flow_of(spec, axes)
 
 
+def cut(array: np.ndarray, result: Flow, kept: Kept) -> np.ndarray:
+    """A constant operand of an element-wise call once units are gone.
+
+    Args:
+        array: The operand.
+        result: What the call returned.
+        kept: What is left.
+    """
+    for number, axis in result.axes.items():
+        own = number - len(result.shape) + array.ndim
+        if own >= 0 and array.shape[own] != 1:
+            array = np.compress(kept.slots(axis.slots), array, own)
+    return array
+
+
 def joined(flows: Sequence[Flow], axis: int, spec: Any, tracer: "trace.Tracer") -> Flow:
     """Tensors put one after another along an axis.
 
@@ -104,7 +133,7 @@ def joined(flows: Sequence[Flow], axis: int, spec: Any, tracer: "trace.Tracer") 
         parts = [flow.axis(number) for flow in flows]
         if number != axis:
             for part in parts[1:]:
-                tracer.tie(parts[0], part, "it is joined with what can't be removed")
+                tracer.tie(parts[0], part, "joined with what can't be removed")
             axes[number] = None if None in parts else parts[0]
         elif any(part is not None for part in parts):
             full = [
@@ -124,7 +153,7 @@ def contracted(
     result: str,
     spec: Any,
     tracer: "trace.Tracer",
-    message: str,
+    name: str,
 ) -> Flow:
     """A sum of products, as `einsum` writes it.
 
@@ -134,7 +163,7 @@ def contracted(
         result: The letters of the result.
         spec: The result's shape.
         tracer: What collects it.
-        message: As for `tracer.stop`.
+        name: Of what computes it.
     """
     axes: dict[int, Axis | None] = {}
     for letter in sorted(set("".join(terms))):
@@ -152,15 +181,21 @@ def contracted(
                 variables.append((operand, number))
             else:
                 constant = True
+        for variable, number in variables:
+            if not tracer.owns(variable):
+                tracer.fix(
+                    tracer.weights(variable, number, "along"),
+                    f"tied to '{variable.path}', which no layer of the model holds",
+                )
         for axis in flows[1:]:
-            tracer.tie(flows[0], axis, "it is multiplied with what can't be removed")
+            tracer.tie(flows[0], axis, "multiplied with what can't be removed")
         known = [axis for axis in flows if axis is not None]
         if letter in result:
             for variable, number in variables:
                 slots = known[0].slots if known else None
                 own = tracer.weights(variable, number, "in", slots)
                 if None in flows:
-                    tracer.fix(own, "it is multiplied with what can't be removed")
+                    tracer.fix(own, "multiplied with what can't be removed")
                 elif not known:
                     known = [Axis.of(own, True)]
                     flows = [known[0]]
@@ -174,7 +209,14 @@ def contracted(
                 tracer.read(variable, number, known[0] if known else None)
         elif known:
             zero = np.any([axis.zero for axis in known], axis=0)
-            tracer.add_up(Axis(known[0].slots, zero), message)
+            tracer.add_up(
+                Axis(known[0].slots, zero),
+                left_over(name, "sums"),
+            )
         if constant and known:
-            tracer.stop(known[0], f"{message}, multiplied with a constant array")
+            tracer.stop(
+                known[0],
+                f"through '{name}', which multiplies them with a constant array: a "
+                "layer that is not trainable can hold one",
+            )
     return flow_of(spec, axes)

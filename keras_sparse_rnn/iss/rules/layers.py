@@ -10,7 +10,13 @@ from keras_sparse_rnn._models import is_elementwise
 from keras_sparse_rnn.iss import trace
 from keras_sparse_rnn.iss.flow import Axis, Call, flow_of
 from keras_sparse_rnn.iss.rules import elementwise as parts
-from keras_sparse_rnn.iss.rules.registry import Kept, Rule, register_rule, unknown
+from keras_sparse_rnn.iss.rules.registry import (
+    Kept,
+    Rule,
+    as_steps,
+    register_rule,
+    unknown,
+)
 from keras_sparse_rnn.iss.slots import one_axis_of
 from keras_sparse_rnn.layers import TieredEmbedding
 
@@ -20,6 +26,8 @@ class _Source(Rule):
     """What makes features that can't be removed."""
 
     def follow(self, layer: Any, call: Call, tracer: "trace.Tracer") -> Any:
+        for flow in call.flows:
+            tracer.fix(flow, f"'{layer.name}' looks up words by them")
         return call.outputs()
 
 
@@ -36,9 +44,17 @@ class _Unchanged(Rule):
     def follow(self, layer: Any, call: Call, tracer: "trace.Tracer") -> Any:
         return call.outputs(dict(call.inputs[0].axes))
 
+    def resize(self, layer: Any, config: dict[str, Any], kept: Kept) -> dict[str, Any]:
+        noise = config.get("noise_shape")
+        if noise is None or kept.call is None:
+            return config
+        shape = kept.shape(kept.call.inputs[0])
+        new = [o if o in (1, None) else n for o, n in zip(noise, shape, strict=True)]
+        return {**config, "noise_shape": new}
+
 
 @register_rule(keras.layers.GaussianNoise, keras.layers.AlphaDropout)
-class _Noise(Rule):
+class _Noise(_Unchanged):
     """The same, though not zeros as zeros."""
 
     def follow(self, layer: Any, call: Call, tracer: "trace.Tracer") -> Any:
@@ -50,7 +66,6 @@ class _Noise(Rule):
     keras.layers.LeakyReLU,
     keras.layers.ELU,
     keras.layers.Activation,
-    keras.layers.Rescaling,
 )
 class _Function(Rule):
     """A function of each element."""
@@ -61,11 +76,33 @@ class _Function(Rule):
         if activation is not None and not is_elementwise(activation):
             if activation is keras.activations.softmax and flow.axis() is None:
                 return call.outputs(dict(flow.never_zero().axes))
-            unknown(layer, call, tracer, f"with activation {_name(activation)}")
+            unknown(
+                layer,
+                call,
+                tracer,
+                f"whose activation {_name(activation)} may mix them",
+            )
             return call.outputs()
         function = activation or layer.call
         zero = parts.is_zero(lambda x: keras.ops.convert_to_numpy(function(x)), [True])
         return call.outputs(dict((flow if zero else flow.never_zero()).axes))
+
+
+@register_rule(keras.layers.Rescaling)
+class _Rescaling(_Function):
+    """By one number, or by one for each feature."""
+
+    def resize(self, layer: Any, config: dict[str, Any], kept: Kept) -> dict[str, Any]:
+        assert kept.call is not None
+        flow = kept.call.results
+        names = ("scale", "offset")
+        return {
+            **config,
+            **{
+                name: parts.cut(np.asarray(getattr(layer, name)), flow, kept).tolist()
+                for name in names
+            },
+        }
 
 
 def _name(function: Any) -> str:
@@ -89,6 +126,24 @@ class Softmax(Rule):
         return call.outputs(kept)
 
 
+@register_rule(keras.layers.UnitNormalization)
+class Normalized(Rule):
+    """Divides by a norm, to which zeros add nothing."""
+
+    def follow(self, layer: Any, call: Call, tracer: "trace.Tracer") -> Any:
+        """See `Rule.follow`."""
+        (flow,) = call.inputs
+        numbers = flow.axes if layer.axis is None else np.atleast_1d(layer.axis)
+        for number in numbers:
+            axis = flow.axis(int(number))
+            if axis is not None:
+                tracer.add_up(axis, parts.left_over(layer.name, _DIVIDES))
+        return call.outputs(dict(flow.axes))
+
+
+_DIVIDES = "divides by the norm of"
+
+
 @register_rule(keras.layers.Masking)
 class _Masking(Rule):
     """Masks steps all of whose features have one value."""
@@ -97,10 +152,10 @@ class _Masking(Rule):
         (flow,) = call.inputs
         axis = flow.axis()
         if axis is not None and layer.mask_value != 0:
-            unknown(layer, call, tracer, "which looks at the units' values")
+            unknown(layer, call, tracer, "which looks for a value that is not zero")
         elif axis is not None:
             # A step is masked if all units are zero: so must those be that go.
-            tracer.add_up(axis, f"through '{layer.name}', which looks at their values")
+            tracer.add_up(axis, parts.left_over(layer.name, "looks for zeros among"))
         return call.outputs(dict(flow.axes))
 
 
@@ -111,7 +166,7 @@ def _output(layer: Any, kernel: Any, axis: int, bias: Any, tracer: Any) -> Axis:
         tracer.weights(bias, -1, "bias", slots)
     activation = layer.activation
     if not is_elementwise(activation):
-        tracer.fix(slots, f"the activation of '{layer.name}' mixes it with others")
+        tracer.fix(slots, f"the activation of '{layer.name}' may mix units")
         return Axis.of(slots, False)
     zero = parts.is_zero(
         lambda x: keras.ops.convert_to_numpy(activation(x[None])), [True]
@@ -151,7 +206,12 @@ class _EinsumDense(Rule):
             return call.outputs()
         given, kernel, result = _letters(layer.equation, len(flow.shape))
         found = parts.contracted(
-            [flow, layer.kernel], [given, kernel], result, call.spec, tracer, ""
+            [flow, layer.kernel],
+            [given, kernel],
+            result,
+            call.spec,
+            tracer,
+            layer.name,
         )
         axes = dict(found.axes)
         if layer.bias is not None:
@@ -163,7 +223,9 @@ class _EinsumDense(Rule):
             if layer.activation is None or layer.activation is keras.activations.linear:
                 continue
             if not is_elementwise(layer.activation):
-                tracer.fix(axis.slots, f"the activation of '{layer.name}' mixes it")
+                tracer.fix(
+                    axis.slots, f"the activation of '{layer.name}' may mix units"
+                )
             axes[number] = Axis.of(axis.slots, False)
         if layer.bias is not None:
             # Along any other axis than the bias's own, zeros do not stay zeros.
@@ -203,12 +265,11 @@ class _Conv1D(Rule):
     def follow(self, layer: Any, call: Call, tracer: "trace.Tracer") -> Any:
         (flow,) = call.inputs
         if layer.groups != 1 or layer.data_format != "channels_last":
-            unknown(layer, call, tracer, "with groups, or channels first")
+            unknown(layer, call, tracer, "which has groups, or channels first")
             return call.outputs()
         if not _plain(layer, call, tracer):
             return call.outputs()
-        if flow.axis(1) is not None:
-            tracer.stop(flow.axis(1), f"along the time axis of '{layer.name}'")  # type: ignore[arg-type]
+        as_steps(layer, flow, tracer)
         tracer.read(layer.kernel, 1, flow.axis())
         made = _output(layer, layer.kernel, 2, layer.bias, tracer)
         return call.outputs({-1: made})
@@ -223,7 +284,8 @@ class _Embedding(Rule):
         if not _plain(layer, call, tracer):
             return call.outputs()
         slots = tracer.weights(_table(layer), 1, "in")
-        return call.outputs({-1: Axis.of(slots, True)})
+        axes = call.inputs[0].never_zero().axes
+        return call.outputs({**axes, -1: Axis.of(slots, True)})
 
     def resize(self, layer: Any, config: dict[str, Any], kept: Kept) -> dict[str, Any]:
         return {**config, "output_dim": int(kept.of(_table(layer), 1).sum())}
@@ -313,9 +375,10 @@ class _Dot(Rule):
         axes = layer.axes
         first, second = (axes, axes) if isinstance(axes, int) else axes
         first, second = first % len(one.shape), second % len(other.shape)
-        if layer.normalize or len(one.shape) + len(other.shape) < 5:
-            unknown(layer, call, tracer, "normalized, or of matrices")
-            return call.outputs()
+        if layer.normalize:
+            for axis in (one.axis(first), other.axis(second)):
+                if axis is not None:
+                    tracer.add_up(axis, parts.left_over(layer.name, _DIVIDES))
         letters = "abcd"[: len(one.shape)]
         others = "a" + "wxyz"[: len(other.shape) - 1]
         others = others[:second] + letters[first] + others[second + 1 :]
@@ -326,7 +389,7 @@ class _Dot(Rule):
             result,
             call.spec,
             tracer,
-            f"through '{layer.name}', which sums what is not zero when removed",
+            layer.name,
         )
 
 
@@ -345,20 +408,34 @@ class _Reshape(Rule):
 
 
 def reshaped(layer: Any, call: Call, tracer: "trace.Tracer") -> Any:
-    """The output of a reshape that keeps the batch."""
+    """The output of a reshape."""
     (flow,) = call.inputs
     if not flow.axes:
         return call.outputs()
-    old, new = flow.shape[1:], tuple(call.spec.shape)[1:]
-    if len(flow.axes) > 1 or 0 in flow.axes or None in old or None in new:
-        if old == new:
-            return call.outputs(dict(flow.axes))
-        unknown(layer, call, tracer, "with sizes that are not known")
+    shape, other = flow.shape, tuple(call.spec.shape)
+    # What lies in axes at the end that stay as they are is not moved.
+    end = len(shape) - min(flow.axes)
+    if end <= len(other) and shape[-end:] == other[-end:] and None not in shape[-end:]:
+        moved = len(other) - len(shape)
+        return call.outputs({k + moved: axis for k, axis in flow.axes.items()})
+    old, new = shape[1:], other[1:]
+    if old == new:
+        return call.outputs(dict(flow.axes))
+    if len(flow.axes) > 1 or 0 in flow.axes:
+        unknown(layer, call, tracer, "where features may go along more than one axis")
+        return call.outputs()
+    if None in old or None in new or np.prod(old) != np.prod(new):  # type: ignore[arg-type]
+        unknown(
+            layer,
+            call,
+            tracer,
+            "whose sizes are not all known: give the `Input` a length",
+        )
         return call.outputs()
     ((number, axis),) = flow.axes.items()
-    shape = [1] * len(old)
-    shape[number - 1] = -1
-    index = np.broadcast_to(np.arange(len(axis)).reshape(shape), old)  # type: ignore[arg-type]
+    along = [1] * len(old)
+    along[number - 1] = -1
+    index = np.broadcast_to(np.arange(len(axis)).reshape(along), old)  # type: ignore[arg-type]
     found = one_axis_of(index, new)
     axes = {}
     for place, rows in found.items():
@@ -396,10 +473,10 @@ class _AlongTime(Rule):
 
     def follow(self, layer: Any, call: Call, tracer: "trace.Tracer") -> Any:
         (flow,) = call.inputs
-        first = getattr(layer, "data_format", "channels_last") == "channels_first"
-        if first or flow.axis(1) is not None:
-            unknown(layer, call, tracer, "along the units themselves")
+        if getattr(layer, "data_format", "channels_last") == "channels_first":
+            unknown(layer, call, tracer, "which has channels first")
             return call.outputs()
+        as_steps(layer, flow, tracer)
         number = -1 if not getattr(layer, "keepdims", False) else 2
         return call.outputs({number: flow.axis()})
 
@@ -412,9 +489,8 @@ class _Attention(Rule):
         query, value, *rest = call.inputs
         key = rest[0] if rest else value
         for flow in (query, value, key):
-            if flow.axis(1) is not None:
-                tracer.stop(flow, f"along the time axis of '{layer.name}'")
-        tracer.tie(query.axis(), key.axis(), "it is compared with what can't go")
+            as_steps(layer, flow, tracer)
+        tracer.tie(query.axis(), key.axis(), "compared with what can't be removed")
         found = [flow.axis() for flow in (query, key)]
         if None not in found:
             one, other = found
@@ -430,7 +506,7 @@ class _Attention(Rule):
                     zero = one.zero | other.zero
                 tracer.add_up(
                     Axis(one.slots, zero),
-                    f"through '{layer.name}', which sums what is not zero when removed",
+                    parts.left_over(layer.name, "sums"),
                 )
         flat = keras.tree.flatten(call.spec)
         flows = [flow_of(flat[0], {-1: value.axis()})]
@@ -447,11 +523,11 @@ class _MultiHeadAttention(Rule):
         value = call.argument("value", 1)
         key = call.argument("key", 2)
         key = value if key is None else key
-        if any(flow.axis(1) is not None for flow in (query, value, key)) or not all(
-            len(flow.shape) == 3 for flow in (query, value, key)
-        ):
-            unknown(layer, call, tracer, "over more than one axis")
+        if not all(len(flow.shape) == 3 for flow in (query, value, key)):
+            unknown(layer, call, tracer, "which goes over more than one axis")
             return call.outputs()
+        for flow in (query, value, key):
+            as_steps(layer, flow, tracer)
         for flow, dense in (
             (query, layer.query_dense),
             (key, layer.key_dense),

@@ -1,6 +1,7 @@
 """Rules of recurrent layers, their cells and their wrappers: where components begin."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -12,6 +13,8 @@ from keras_sparse_rnn.iss.flow import Axis, Call, Flow, flow_of
 from keras_sparse_rnn.iss.rules.registry import (
     Kept,
     Rule,
+    as_steps,
+    kind_of,
     register_rule,
     rule_of,
     unknown,
@@ -91,7 +94,7 @@ class _Gated(CellRule):
         tracer.read(cell.kernel, 0, features)
         _own(cell.kernel, cell.recurrent_kernel, cell.bias, units, tracer)
         if _mixes(cell):
-            tracer.fix(units, "its activation mixes units")
+            tracer.fix(units, "the activation may mix units")
         axis = Axis.of(units, _becomes_zero(cell.activation))
         return [axis] * _states_of(cell)
 
@@ -137,7 +140,7 @@ class _Highway(CellRule):
         ):
             _own(kernel, recurrent, bias, units, tracer)
         if _mixes(cell):
-            tracer.fix(units, "its activation mixes units")
+            tracer.fix(units, "the activation may mix units")
         return [Axis.of(units, _becomes_zero(cell.activation))]
 
     def resize(self, cell: Any, config: dict[str, Any], kept: Kept) -> dict[str, Any]:
@@ -166,7 +169,7 @@ class _Grouped(CellRule):
             own = units[begin:end]
             _own(one.kernel, one.recurrent_kernel, one.bias, own, tracer)
         if _mixes(cell.cells[0]):
-            tracer.fix(units, "its activation mixes units")
+            tracer.fix(units, "the activation may mix units")
         axis = Axis.of(units, _becomes_zero(cell.cells[0].activation))
         return [axis] * _states_of(cell)
 
@@ -215,6 +218,12 @@ class _Stacked(CellRule):
         }
 
 
+def _initial(call: Call) -> list[Any]:
+    """The initial states of a call: flows, and tensors of no layer."""
+    given = keras.tree.flatten(call.argument("initial_state", 1))
+    return [one for one in given if one is not None]
+
+
 def _shown(cell: Any, states: list[Axis]) -> Axis:
     """The units of the output: of the last cell, the first state."""
     stacked = type(cell) is keras.layers.StackedRNNCells
@@ -259,25 +268,31 @@ class Recurrent(Rule):
     def follow(self, layer: Any, call: Call, tracer: "trace.Tracer") -> Any:
         """See `Rule.follow`."""
         if not _known(layer.cell):
-            unknown(layer, call, tracer, f"over a {type(layer.cell).__name__}")
+            unknown(
+                layer,
+                call,
+                tracer,
+                f"whose cell ({kind_of(layer.cell)}) is of a kind that is not known",
+            )
             tracer.skipped[tracer.path(layer)] = (
                 f"no rule for {type(layer.cell).__name__}"
             )
             return call.outputs()
-        states = self.states(layer, call.inputs[0], call.others, tracer)
+        states = self.states(layer, call.inputs[0], _initial(call), tracer)
         return _outputs(call, [_shown(layer.cell, states), *states])
 
     def states(
-        self, layer: Any, inputs: Flow, initial: Sequence[Flow], tracer: Any
+        self, layer: Any, inputs: Flow, initial: Sequence[Any], tracer: Any
     ) -> list[Axis]:
         """The units of each state of a layer called on a sequence."""
         name = tracer.path(layer)
+        as_steps(layer, inputs, tracer)
         states = _CELLS[type(layer.cell)].follow(
             layer.cell, name, inputs.axis(), tracer
         )
-        for state, given in zip(states, initial, strict=False):
-            tracer.tie(state, given.axis(), "its initial state comes from outside")
-        axes = [given.axis() for given in initial]
+        axes = [one.axis() if isinstance(one, Flow) else None for one in initial]
+        for state, given in zip(states, axes, strict=False):
+            tracer.tie(state, given, "the initial state comes from outside")
         if any(axis is not None and not axis.zero.all() for axis in axes):
             # A masked unit goes on from what it is given.
             states = [Axis.of(state.slots, False) for state in states]
@@ -307,10 +322,12 @@ class _Bidirectional(Rule):
         if not all(
             isinstance(rule_of(side), Recurrent) and _known(side.cell) for side in sides
         ):
-            unknown(layer, call, tracer, "over a layer for which there is no rule")
+            unknown(
+                layer, call, tracer, "which holds a layer for which there is no rule"
+            )
             tracer.skipped[tracer.path(layer)] = "no rule for the layers in it"
             return call.outputs()
-        initial = call.others
+        initial = _initial(call)
         half = len(initial) // 2
         rule = rule_of(sides[0])
         assert isinstance(rule, Recurrent)
@@ -366,9 +383,11 @@ class _TimeDistributed(Rule):
     def follow(self, layer: Any, call: Call, tracer: "trace.Tracer") -> Any:
         (flow,) = call.inputs
         rule = rule_of(layer.layer)
-        if rule is None or flow.axis(1) is not None:
-            unknown(layer, call, tracer, f"of a {type(layer.layer).__name__}")
+        if rule is None:
+            what = f"'{layer.layer.name}' ({kind_of(layer.layer)})"
+            unknown(layer, call, tracer, f"which holds {what}: there is no rule for it")
             return call.outputs()
+        as_steps(layer, flow, tracer)
         inside = Call(
             (_without_time(flow, flow.axes),),
             {},
@@ -381,6 +400,8 @@ class _TimeDistributed(Rule):
         )
         with tracer.within(layer):
             found = rule.follow(layer.layer, inside, tracer)
+        inside.operation, inside.results = layer.layer, found
+        call.inner.append(inside)
         return keras.tree.map_structure(
             lambda one, spec: Flow(
                 tuple(spec.shape),
@@ -392,11 +413,15 @@ class _TimeDistributed(Rule):
 
     def resize(self, layer: Any, config: dict[str, Any], kept: Kept) -> dict[str, Any]:
         rule = rule_of(layer.layer)
-        if rule is None:
+        if rule is None or kept.call is None or not kept.call.inner:
             return config
-        return {**config, "layer": _inside(rule, layer.layer, config["layer"], kept)}
+        kept = replace(kept, call=kept.call.inner[0])
+        resized = rule.resize(layer.layer, config["layer"]["config"], kept)
+        # It may become a layer of another kind.
+        made = rule.remake(layer.layer, resized)
+        return {**config, "layer": keras.saving.serialize_keras_object(made)}
 
 
 def _without_time(flow: Flow, axes: Any) -> Flow:
     shape = (flow.shape[0], *flow.shape[2:])
-    return Flow(shape, {k - 1 if k else 0: axis for k, axis in axes.items()})
+    return Flow(shape, {k - 1 if k else 0: axis for k, axis in axes.items() if k != 1})

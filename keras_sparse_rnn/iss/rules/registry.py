@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_sparse_rnn._models import is_graph
 from keras_sparse_rnn.iss import trace
-from keras_sparse_rnn.iss.flow import Call
+from keras_sparse_rnn.iss.flow import Call, Flow
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,8 @@ def rule_of(layer: Any) -> Rule | None:
 def follow(layer: Any, call: Call, tracer: "trace.Tracer") -> Any:
     """Follows features through one call of a layer or operation; see `Rule.follow`."""
     if is_graph(layer):
-        found = trace.walk(layer, call.inputs, tracer)
+        with tracer.within(layer):
+            found = trace.walk(layer, call.inputs, tracer)
         return keras.tree.pack_sequence_as(call.spec, found)
     rule = rule_of(layer)
     if rule is not None:
@@ -153,6 +154,21 @@ def follow(layer: Any, call: Call, tracer: "trace.Tracer") -> Any:
     if isinstance(layer, (keras.layers.RNN, keras.layers.Bidirectional)):
         tracer.skipped[layer.name] = f"no rule for {type(layer).__name__} layers"
     return call.outputs()
+
+
+def kind_of(layer: Any) -> str:
+    """What a layer or operation is, with its article: "a Dense", "an LSTM".
+
+    Args:
+        layer: The layer or operation.
+    """
+    name = type(layer).__name__.lstrip("_")
+    if len(name) > 1 and name[:2].isupper():
+        # Letters are spelled.
+        vowel = name[0] in "AEFHILMNORSX"
+    else:
+        vowel = name[0] in "AEIOU" and not name.startswith("Uni")
+    return f"{'an' if vowel else 'a'} {name}"
 
 
 def unknown(layer: Any, call: Call, tracer: "trace.Tracer", why: str = "") -> None:
@@ -164,9 +180,25 @@ def unknown(layer: Any, call: Call, tracer: "trace.Tracer", why: str = "") -> No
         tracer: What collects it.
         why: The reason, if there is more to say than that there is no rule.
     """
+    what = f"through '{layer.name}' ({kind_of(layer)})"
     for flow in call.flows:
-        tracer.stop(
-            flow,
-            f"through '{layer.name}' (a {type(layer).__name__}"
-            + (f", {why})" if why else "), for which there is no rule"),
-        )
+        tracer.stop(flow, f"{what}, {why or 'for which there is no rule'}")
+    for value in keras.tree.flatten([call.args, call.kwargs]):
+        if isinstance(value, keras.Variable):
+            for axis in range(len(value.shape)):
+                slots = tracer.weights(value, axis, "along")
+                tracer.fix(slots, f"tied to '{value.path}', which goes {what}")
+
+
+def as_steps(layer: Any, flow: Flow, tracer: "trace.Tracer") -> None:
+    """Says that the steps of a sequence can't be removed.
+
+    Args:
+        layer: What goes through the sequence.
+        flow: The sequence, steps along its second axis.
+        tracer: What collects it.
+    """
+    axis = flow.axis(1)
+    if axis is not None:
+        what = f"into '{layer.name}' ({kind_of(layer)})"
+        tracer.stop(axis, f"{what}, to which they are time steps")
