@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 WORKERS ?= 2
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test lint fuzz bench clean
+.PHONY: demo test lint fuzz bench bench-pruning clean
 
 demo: $(READY)
 	$(BIN)/python examples/next_word.py $(DEMO_ARGS)
@@ -37,6 +37,10 @@ fuzz: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/grouped_rnn.py
+
+# Hours, three seeds: DATA=… is a folder with the Penn Treebank; goes on where it was.
+bench-pruning: $(READY)
+	$(BIN)/python benchmarks/pruning.py --data $(DATA) $(BENCH_ARGS)
 
 # The mark of a finished install: an interrupted one is taken up again.
 $(READY): setup.cfg pyproject.toml constraints.txt

@@ -387,27 +387,44 @@ def test_what_can_not_be_reached_is_an_error_before_training(arguments, match):
         np.testing.assert_array_equal(now, then)
 
 
-# The layer's two halves are added up: each unit of one goes with one of the other.
-def folded(units):
+def folded():
+    """Two parts of a layer are added up, unit by unit; the third is weak."""
     start = keras.Input((TIME, FEATURES))
-    states = layers.SimpleRNN(units, unroll=True, name="a")(start)
-    halves = states[:, : units // 2] + states[:, units // 2 :]
-    return keras.Model(start, layers.Dense(2)(halves))
+    states = layers.SimpleRNN(12, unroll=True, name="a")(start)
+    parts = [states[:, :4] + states[:, 4:8], states[:, 8:]]
+    model = keras.Model(start, layers.Dense(2)(layers.Concatenate()(parts)))
+    for variable in model.weights:
+        value = np.array(ops.convert_to_numpy(variable))
+        value[..., 8:12] /= 1e6
+        variable.assign(value)
+    return model
 
 
+# Of the weak ones the last must stay; then they go two by two.
 @pytest.mark.parametrize(
     ("arguments", "left"),
     [
-        ({"keep": 0.5}, 4),
-        ({"units": {"a": 6}}, 6),
-        ({"keep": 0.6, "round_to": 4}, 4),
+        ({"keep": 0.5}, 5),
+        ({"units": {"a": 7}}, 7),
+        ({"keep": 0.7, "round_to": 2}, 8),
     ],
     ids=str,
 )
 def test_units_of_one_layer_that_are_tied_to_each_other_count_each(arguments, left):
-    model, pruning = folded(8), ISSPruning(**arguments)
-    found = report(model, pruning)
-    assert (found.units_before, found.units_after) == (8, left)
+    found = report(folded(), ISSPruning(**arguments))
+    assert (found.units_before, found.units_after) == (12, left)
+
+
+def test_units_that_are_tied_can_not_be_parted():
+    with pytest.raises(ValueError, match="there are a: 7 units, not 6"):
+        report(folded(), ISSPruning(units={"a": 6}))
+
+
+@pytest.mark.xfail(strict=True, reason="the log counts tied units once")
+def test_units_that_are_tied_are_logged_as_they_are_reported():
+    pruning = ISSPruning(0.5)
+    history = driven(folded(), pruning).history
+    assert history["units_left"][-1] == pruning.report.units_after == 5
 
 
 # The regularizer alone.
@@ -489,9 +506,17 @@ def resumable():
     )
 
 
+# When units go, with two steps an epoch. Nothing is due in the first step after the
+# interruption, and what was removed must not come back.
+STAGES = {2: 0.25, 4: 0.4, 6: 0.5}
+
+
+def stages(step):
+    return step in STAGES, STAGES.get(step, 0.5)
+
+
 def resumed_run(model, *callbacks):
-    """Two steps an epoch; units go from the second of ten to the sixth."""
-    weights, pruning = Weights(), ISSPruning(0.5, updates=3)
+    weights, pruning = Weights(), ISSPruning(schedule=stages)
     # Eagerly, which is faster here. The run from a checkpoint compiles its steps.
     model.compile("adam", "mse", run_eagerly=not JAX, jit_compile=JAX)
     run = {**RUN, "batch_size": 16, "callbacks": [pruning, weights, *callbacks]}
@@ -551,7 +576,7 @@ def test_goes_on_with_backup_and_restore(uninterrupted, interrupted, tmp_path):
 
 def test_goes_on_with_a_checkpoint(uninterrupted, interrupted):
     model = keras.models.load_model(f"{interrupted}/whole.keras")
-    weights, pruning = Weights(), ISSPruning(0.5, updates=3)
+    weights, pruning = Weights(), ISSPruning(schedule=stages)
     # Not compiled anew: the optimizer's state is part of the file.
     run = {**RUN, "batch_size": 16, "callbacks": [pruning, weights]}
     history = model.fit(X, Y, **run, initial_epoch=2).history

@@ -564,7 +564,7 @@ def test_nested_model_that_reads_units(outer, inner):
     first, second = sequences(FEATURES, "r"), layers.LSTM(4, name="s")
     model = nested(outer, first, nested(inner, second, layers.Dense(2)))
     masked_equals_shrunk(model)
-    assert set(sizes(model)) == {"r", "s"}
+    assert set(sizes(model)) == {"r", f"{model.layers[-1].name}/s"}
 
 
 def test_states_tie_encoder_and_decoder():
@@ -805,6 +805,12 @@ def over_units(x):
         (lambda x: ops.repeat(x, 2)[:, None], r"'repeat.*name an axis"),
         # What is not zero when its unit is masked would be missing from the sum.
         (lambda x: over_units(ops.exp(x)), "'sum.*do not become zero"),
+        (
+            lambda x: over_units(
+                ops.pad(x, ((0, 0), (1, 0), (0, 0)), constant_values=1.0)
+            ),
+            "'sum.*do not become zero",
+        ),
         # Of zeros, the logarithm of how many.
         (lambda x: over_units(ops.logsumexp(x, axis=1)), "'sum.*do not become zero"),
         # True where both are zero.
@@ -817,7 +823,7 @@ def over_units(x):
     ],
     ids=[
         *("sort", "cumsum", "softmax", "mean", "max", "pad", "norm", "repeat"),
-        *("sum of exp", "sum of logsumexp", "sum of equal"),
+        *("sum of exp", "sum of pad", "sum of logsumexp", "sum of equal"),
     ],
 )
 def test_an_unknown_operation_is_an_error_with_what_to_do(operation, match):
@@ -865,6 +871,9 @@ def test_what_a_message_names_to_ignore_can_be_ignored():
     )
     for name in ("both", "s"):
         assert len(trace(model, name).left_alone) == 3
+    # The layer, not the whole of a model that is in the model.
+    with pytest.raises(ValueError, match=f"'{model.name}/s',.*of 'both' or 's' in"):
+        trace(functional(model))
 
 
 def test_what_is_ignored_is_so_whatever_else_keeps_it():

@@ -3,7 +3,17 @@
 import keras
 import numpy as np
 import pytest
-from chains import FEATURES, TIME, array, chain, inputs, kill, recurrent, recurrent_of
+from chains import (
+    FEATURES,
+    TIME,
+    array,
+    chain,
+    inputs,
+    kill,
+    mask,
+    recurrent,
+    recurrent_of,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import layers, ops
@@ -435,3 +445,32 @@ def test_a_lambda_behind_the_readers_is_copied():
     small = shrink(model)
     assert small.layers[0].units == 3
     agree(small, model)
+
+
+def test_ignore_takes_the_names_of_the_report():
+    start = keras.Input((5, 3))
+    inner = keras.Sequential(
+        [keras.Input((5, 3)), layers.LSTM(6, name="r")], name="inner"
+    )
+    model = keras.Model(start, layers.Dense(2)(inner(start)))
+    mask(model)
+    assert shrink(model).get_layer("inner").get_layer("r").units == 3
+    small = shrink(model, ignore="inner/r")
+    assert small.get_layer("inner").get_layer("r").units == 6
+    with pytest.raises(ValueError, match=r"'other/r'.*'inner/r'"):
+        shrink(model, ignore="other/r")
+
+
+def test_an_initializer_with_an_array_of_the_old_shape():
+    words = keras.Input((5,), dtype="int32")
+    table = np.random.default_rng(0).standard_normal((9, 6)).astype("float32")
+    tied = layers.ReversibleEmbedding(9, 6, keras.initializers.Constant(table))
+    lstm = layers.LSTM(6, return_sequences=True)
+    model = keras.Model(words, tied(lstm(tied(words)), reverse=True))
+    mask(model)
+    small = shrink(model)
+    assert small.count_params() < model.count_params()
+    ids = np.arange(10).reshape(2, 5) % 9
+    np.testing.assert_allclose(
+        small.predict(ids, verbose=0), model.predict(ids, verbose=0), atol=1e-5
+    )

@@ -236,6 +236,11 @@ def _cleaned(config: Any) -> Any:
     if isinstance(config, dict):
         if config.get("class_name") == ISSRegularizer.__name__:
             return None
+        if config.get("class_name") == "Constant" and "config" in config:
+            value = config["config"].get("value")
+            if not isinstance(value, (int, float)):
+                # An array of the old shape; the weights are copied in any case.
+                return keras.initializers.serialize(keras.initializers.Zeros())
         return {k: _cleaned(v) for k, v in config.items() if k != "build_config"}
     if isinstance(config, list):
         return [_cleaned(value) for value in config]

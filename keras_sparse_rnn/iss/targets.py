@@ -146,14 +146,18 @@ class Aim:
             return max(least, round(self.target.amount * self.all))
         return int(self.target.amount)
 
+    def units(self, alive: Sequence[np.ndarray]) -> int:
+        """How many of the units that may be pruned are left."""
+        return sum(
+            int((living & ~family.fixed)[layer.component].sum())
+            for living, family in zip(alive, self.plan.families, strict=True)
+            for layer in family.layers
+        )
+
     def measured(self, alive: Sequence[np.ndarray]) -> int:
         """How much is left, in the target's measure."""
         if self.target.measure in ("units", "layers", "none"):
-            return sum(
-                int((living & ~family.fixed)[layer.component].sum())
-                for living, family in zip(alive, self.plan.families, strict=True)
-                for layer in family.layers
-            )
+            return self.units(alive)
         return int(getattr(self.costs.total(self._stored(alive)), self.target.measure))
 
     def left(

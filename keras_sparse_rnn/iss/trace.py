@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sparse_rnn._models import as_graph, layers_of, uncompiled
+from keras_sparse_rnn._models import as_graph, is_graph, layers_of, uncompiled
 from keras_sparse_rnn.iss.components import Family, LayerUnits, Part, Role
 from keras_sparse_rnn.iss.flow import Axis, Call, Flow, flow_of, flows_in
 from keras_sparse_rnn.iss.slots import Slots
@@ -163,6 +163,7 @@ class Tracer:
         self.first: dict[int, Call] = {}
         self.seen: dict[int, np.ndarray] = {}
         self._ignored: set[int] = set()
+        self._ignored_paths: set[str] = set()
         self._owned: set[int] = set()
 
     # What rules call.
@@ -290,7 +291,7 @@ class Tracer:
             slots = self._units[id(cell)] = self.slots.new(count)
             ranges = [(begin, end) for begin, end in segments] or [(0, count)]
             self.layers.append((name, cell, slots, ranges, list(anchors)))
-            if id(cell) in self._ignored:
+            if id(cell) in self._ignored or name in self._ignored_paths:
                 self.fix(slots, f"'{name}' is named in `ignore`")
         return self._units[id(cell)]
 
@@ -309,7 +310,7 @@ class Tracer:
             count: Its size.
         """
         axis = Axis.of(self.slots.new(count), False)
-        self.fix(axis.slots, "it is joined with what can't be removed")
+        self.fix(axis.slots, "joined with what can't be removed")
         return axis
 
     def path(self, layer: Any) -> str:
@@ -336,6 +337,7 @@ class Tracer:
         """
         holders = [one for one in layers_of(model) if one.name in ignore]
         self._ignored = {id(inner) for one in holders for inner in layers_of(one)}
+        self._ignored_paths = {name for name in ignore if "/" in name}
         self._owned = {id(variable) for variable in model.weights}
 
     def call(self, operation: Any, call: Call) -> Any:
@@ -416,7 +418,7 @@ class Tracer:
                 family = plan.families[number]
                 loose = [c for c in components if not self._excused(family, c)]
                 if loose:
-                    raise ValueError(_stuck(family, message))
+                    raise ValueError(_stuck(plan.graph, family, message))
                 plan.fix(family, components, message)
         for slots in self._summed:
             for number, components in self._members(plan, slots).items():
@@ -453,16 +455,22 @@ class Tracer:
                 plan.windows.append(sorted(members))
 
 
-def _stuck(family: Family, message: str) -> str:
+def _stuck(model: Any, family: Family, message: str) -> str:
     """What to do about units that run into something.
 
     Args:
+        model: The model.
         family: Theirs.
         message: What they run into.
     """
     names = [layer.name for layer in family.layers]
-    # What is inside a wrapper is left alone with it.
-    outer = list(dict.fromkeys(f"'{name.split('/')[0]}'" for name in names))
+    models = {layer.name for layer in layers_of(model) if is_graph(layer)}
+    outer: list[str] = []
+    for name in names:
+        *inside, last = name.split("/")
+        # With a wrapper all that is in it is left alone, but not with a model.
+        one = f"'{next((part for part in inside if part not in models), last)}'"
+        outer += [one] if one not in outer else []
     if len(names) == 1:
         whose, which = f"'{names[0]}'", outer[0]
     else:
@@ -503,7 +511,8 @@ def trace(model: Any, ignore: Iterable[str] = ()) -> Plan:
     Args:
         model: A built Keras model: Sequential, Functional, or a subclass whose `call`
             can be run on symbolic tensors.
-        ignore: Names of recurrent layers to leave alone.
+        ignore: Names of recurrent layers to leave alone, or their names in the report,
+            after those of what they are in: `"encoder/lstm"`.
 
     Returns:
         A `Plan`.
@@ -520,12 +529,8 @@ def trace(model: Any, ignore: Iterable[str] = ()) -> Plan:
             "`Input`, or call it on a batch."
         )
     known = {layer.name for layer in layers_of(model)} - {model.name}
-    unknown = sorted(set(ignore) - known)
-    if unknown:
-        raise ValueError(
-            f"`ignore` names layers that model '{model.name}' does not have: "
-            f"{unknown}. Its layers are {sorted(known)}."
-        )
+    # Names with those of wrappers are known once the model is walked.
+    _check_known({name for name in ignore if "/" not in name}, known, model)
     _check_directions(model)
     graph = as_graph(model)
     tracer = Tracer()
@@ -535,7 +540,18 @@ def trace(model: Any, ignore: Iterable[str] = ()) -> Plan:
     outputs = walk(graph, [flow_of(spec) for spec in specs], tracer)
     for flow in outputs:
         tracer.fix(flow, "its units are an output of the model")
+    paths = {name for name, *_ in tracer.layers}
+    _check_known({name for name in ignore if "/" in name}, paths, model)
     return tracer.plan(graph)
+
+
+def _check_known(ignore: set[str], known: set[str], model: Any) -> None:
+    unknown = sorted(ignore - known)
+    if unknown:
+        raise ValueError(
+            f"`ignore` names layers that model '{model.name}' does not have: "
+            f"{unknown}. Its layers are {sorted(known)}."
+        )
 
 
 class _Link(keras.Operation):

@@ -44,7 +44,8 @@ def left_over(name: str, does: str) -> str:
         name: Of what they run into.
         does: What it does, as the beginning of "… features".
     """
-    return f"through '{name}', which {does} features that do not become zero with their unit"
+    what = "features that do not become zero with their unit"
+    return f"through '{name}', which {does} {what}"
 
 
 def elementwise(
