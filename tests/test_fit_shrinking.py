@@ -66,6 +66,11 @@ def simple(*before, **arguments):
     return chain(*before, layers.SimpleRNN(8, unroll=True, name="a", **arguments))
 
 
+def dropped():
+    # PyTorch draws without a generator where there is no seed.
+    return simple(layers.Dropout(0.5, seed=3))
+
+
 class Record(keras.callbacks.Callback):
     """What a callback is told, and the sizes of the model that it sees."""
 
@@ -286,10 +291,6 @@ def test_the_pull_of_a_regularizer_goes_on(form, scale):
 
 def test_dropout_goes_on_where_it_was():
     # The dropped tensor keeps its shape, so the masks of both runs are the same.
-    def dropped():
-        # PyTorch draws without a generator where there is no seed.
-        return simple(layers.Dropout(0.5, seed=3))
-
     # Here the training step is compiled, and compiled again.
     alike(*pair(dropped, [2], lambda: "sgd", compile=COMPILED))
 
@@ -315,11 +316,52 @@ def test_a_generator_goes_on_where_it_was():
     alike(*runs)
 
 
+def half(step):
+    """All that is to go, in two halves."""
+    return step in (4, 12), 0.3 if step < 12 else 0.6
+
+
+def removed_at(at):
+    """When each unit of two layers goes, by weights that no training changes.
+
+    With these, the sizes after a rebuild would make another ranking.
+    """
+    model = chain(
+        layers.SimpleRNN(12, return_sequences=True, name="a"),
+        layers.SimpleRNN(6, name="b"),
+    )
+    random = np.random.default_rng(6)
+    for weight in model.weights:
+        if weight.dtype == "float32":
+            weight.assign(random.normal(0, 0.5, weight.shape))
+    model.compile()
+    pruning = ISSPruning(schedule=half, layer_floor=0)
+    pruning.set_model(model)
+    pruning.set_params({"epochs": EPOCHS, "steps": 4})
+    pruning.on_train_begin()
+    for epoch in range(EPOCHS):
+        pruning.on_epoch_begin(epoch)
+        for batch in range(4):
+            pruning.on_train_batch_end(batch)
+        pruning.on_epoch_end(epoch)
+        if epoch + 1 in at:
+            pruning.set_model(pruning.move())
+    pruning.on_train_end()
+    return [layer.removed_at.tolist() for layer in pruning.report.layers]
+
+
+def test_the_ranking_of_both_layers_is_that_of_the_whole_model():
+    expected = removed_at([])
+    assert removed_at([2]) == expected
+    assert [set(layer) for layer in expected] == [{-1, 4, 12}] * 2
+
+
 # How training ends.
 
 
 def test_early_stopping_ends_everything():
-    # Nothing is ever better by so much: it stops after three epochs of waiting.
+    # Nothing is ever better by so much: it stops after three epochs of waiting, where
+    # the model would be rebuilt.
     stop = keras.callbacks.EarlyStopping("loss", min_delta=99, patience=3)
     record, pruning = Record(), ISSPruning(0.5, end=0.3)
     small, history = fit_shrinking(
@@ -327,7 +369,7 @@ def test_early_stopping_ends_everything():
         **GIVEN,
         verbose=0,
         pruning=pruning,
-        at=[2, 5],
+        at=[2, 4],
         callbacks=[stop, record],
     )
     assert history.epoch == [0, 1, 2, 3]
@@ -373,7 +415,7 @@ def test_an_error_in_the_midst_leaves_callbacks_as_they_were():
 def backed_up(backup, *callbacks):
     pruning = ISSPruning(0.5)
     small, history = fit_shrinking(
-        compiled(simple, keras.optimizers.SGD(0.1, momentum=0.9)),
+        compiled(dropped, keras.optimizers.SGD(0.1, momentum=0.9)),
         **GIVEN,
         shuffle=False,
         verbose=0,

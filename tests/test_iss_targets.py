@@ -139,7 +139,7 @@ def driven(model, *callbacks):
         ({"schedule": lambda step: (True, -0.1)}, r"must lie in \[0, 1\).*-0.1"),
         ({"keep": 0.5, "schedule": lambda step: (True, 0.2)}, "`keep` or `schedule`"),
     ],
-    ids=str,
+    ids=lambda one: re.sub(" at 0x[0-9a-f]+", "", str(one)),
 )
 def test_what_can_not_be_meant_is_named(arguments, match):
     with pytest.raises(ValueError, match=match):
