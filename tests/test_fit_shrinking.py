@@ -269,16 +269,7 @@ def test_tied_and_bidirectional_layers_end_as_with_masks():
     alike(*pair(tied, [2], lambda: keras.optimizers.SGD(0.1, momentum=0.5)))
 
 
-CHANGED = pytest.mark.xfail(strict=True, reason="the strength follows the new sizes")
-
-
-@pytest.mark.parametrize(
-    ("form", "scale"),
-    [
-        ("paper", False),
-        pytest.param("proximal", True, marks=CHANGED),
-    ],
-)
+@pytest.mark.parametrize(("form", "scale"), [("paper", True), ("proximal", True)])
 def test_the_pull_of_a_regularizer_goes_on(form, scale):
     def pulled():
         regularizer = ISSRegularizer(0.02, form, scale_by_size=scale)

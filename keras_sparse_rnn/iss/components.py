@@ -107,6 +107,7 @@ class Family:
     reasons: dict[int, str] = field(default_factory=dict)
     fixed: np.ndarray = field(init=False)
     summed: np.ndarray = field(init=False)
+    _first_sizes: dict[str, np.ndarray] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.fixed = np.zeros(self.units, bool)
@@ -156,6 +157,23 @@ class Family:
             for crossing in self.crossings:
                 np.subtract.at(total, crossing.owner, 1)
         return total
+
+    def first_sizes(self, form: Literal["once", "paper"] = "once") -> np.ndarray:
+        """As `sizes`, of the components as they were before any unit was removed.
+
+        So a model that has become smaller ranks and pulls its units as a masked one.
+        """
+        return self._first_sizes.get(form, self.sizes(form))
+
+    def descend(self, larger: "Family", kept: np.ndarray) -> None:
+        """Takes over the first sizes of the family that this one is what is left of.
+
+        Args:
+            larger: The family before its dead components were removed.
+            kept: Which of its components are left.
+        """
+        for form in ("once", "paper"):
+            self._first_sizes[form] = larger.first_sizes(form)[kept]
 
     def squared_norms(self, values: Mapping[int, np.ndarray]) -> np.ndarray:
         """The squared norm of each component, every weight counted once.
@@ -208,7 +226,9 @@ class Family:
             for part in self.parts
             if np.isin(part.owner, components).any()
         ]
-        return Family(self.name, len(components), parts=parts)
+        family = Family(self.name, len(components), parts=parts)
+        family.descend(self, components)
+        return family
 
 
 def kept_along(part: Part, alive: np.ndarray) -> np.ndarray:

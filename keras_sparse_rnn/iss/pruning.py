@@ -238,9 +238,7 @@ class ISSPruning(keras.callbacks.Callback):
         """Counts the steps of the epoch, and logs what is left."""
         self._steps_before += self._steps_in_epoch
         self._steps_in_epoch = 0
-        assert self._plan is not None
-        families = zip(self._plan.families, self._alive, strict=True)
-        units = sum(int((living & ~family.fixed).sum()) for family, living in families)
+        units = self._aim.units(self._alive)
         parameters = self._aim.costs.total(self._alive).parameters
         if logs is not None:
             logs["units_left"] = units
@@ -388,7 +386,10 @@ class ISSPruning(keras.callbacks.Callback):
                 own = living[layer.component]
                 self._origins[number] = self._origins[number][own]
         self._plan = self.traced(small)
-        self._aim.move(self._plan, self._alive)
+        families = zip(self._plan.families, old.families, self._alive, strict=True)
+        for family, larger, living in families:
+            family.descend(larger, living)
+        self._aim.move(self._plan)
         self._alive = [np.ones(f.units, bool) for f in self._plan.families]
         self._masks = None
         active = [regularizer.active for regularizer in self._regularizers]
@@ -452,6 +453,11 @@ class ISSPruning(keras.callbacks.Callback):
         if not all(living.all() for living in alive):
             self._note(alive, position)
             self._mask()
+            due = self.schedule.progress(position, self._total)
+            if due is not None and due >= 1:
+                # The target was reached before.
+                for regularizer in self._regularizers:
+                    regularizer.active = False
             return
         due = self.schedule.progress(position, self._total)
         late = due and self._aim.left(alive, due)

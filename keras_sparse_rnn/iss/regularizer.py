@@ -196,7 +196,9 @@ class ISSRegularizer(keras.regularizers.Regularizer):
         if not self.scale_by_size:
             return np.full(family.units, self.strength, np.float32)
         form = "once" if self.form == "proximal" else "paper"
-        return (self.strength * np.sqrt(family.sizes(form))).astype(np.float32)  # type: ignore[arg-type]
+        return (self.strength * np.sqrt(family.first_sizes(form))).astype(  # type: ignore[arg-type]
+            np.float32
+        )
 
     def get_config(self) -> dict[str, Any]:
         """The arguments; what it is bound to is not part of them."""
@@ -224,8 +226,10 @@ class _Bound(keras.regularizers.Regularizer):
             return ops.zeros((), dtype=x.dtype)
         if not self.components.family.units:
             return ops.zeros((), dtype=x.dtype)
-        # Far below any norm that matters; keeps the gradient finite at zero.
-        norms = ops.sqrt(self.components.squared_norms() + 1e-8)
+        squares = self.components.squared_norms()
+        # The gradient of a root is infinite at zero; that of a dead component is zero.
+        living = ops.greater(squares, 0.0)
+        norms = ops.where(living, ops.sqrt(ops.where(living, squares, 1.0)), 0.0)
         pulls = ops.multiply(norms, self.source.strengths(self.components.family))
         return ops.cast(ops.sum(pulls), dtype=x.dtype)
 

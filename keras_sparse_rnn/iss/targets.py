@@ -106,10 +106,7 @@ class Aim:
     ):
         self.target = target
         self.round_to = round_to
-        self._follow(plan)
-        # Of the components as they were at first, so that a model that has become
-        # smaller ranks its units as a masked one does.
-        self._weights = [np.maximum(f.sizes(), 1) for f in plan.families]
+        self.move(plan)
         self.all = self.measured([np.ones(f.units, bool) for f in plan.families])
         self._sizes = [
             [int((~f.fixed[np.unique(one.component)]).sum()) for one in f.layers]
@@ -122,19 +119,12 @@ class Aim:
             for sizes in self._sizes
         ]
 
-    def move(self, plan: Plan, kept: Sequence[np.ndarray]) -> None:
+    def move(self, plan: Plan) -> None:
         """Goes on with the same model, made smaller.
 
         Args:
             plan: Its components now.
-            kept: Which of the components that it had before are left.
         """
-        self._follow(plan)
-        self._weights = [
-            sizes[living] for sizes, living in zip(self._weights, kept, strict=True)
-        ]
-
-    def _follow(self, plan: Plan) -> None:
         self.plan = plan
         self.costs = Costs(plan)
 
@@ -216,9 +206,11 @@ class Aim:
             np.where(
                 family.dead(values),
                 0.0,
-                np.sqrt(family.squared_norms(values) / sizes),
+                np.sqrt(
+                    family.squared_norms(values) / np.maximum(family.first_sizes(), 1)
+                ),
             )
-            for family, sizes in zip(self.plan.families, self._weights, strict=True)
+            for family in self.plan.families
         ]
 
     def _stored(self, alive: Sequence[np.ndarray]) -> list[np.ndarray]:
