@@ -475,6 +475,12 @@ def test_a_callback_can_be_used_twice():
         assert pruning.report.units_after == sum(specs) // 2
 
 
+def test_a_schedule_longer_than_training_is_an_error_before_it():
+    pruning = ISSPruning(0.25, end=0.5, total_steps=500)
+    with pytest.raises(ValueError, match=r"ends at step 250.*only 30 steps"):
+        train(chain(8), pruning, epochs=5)
+
+
 def test_training_that_stops_early_gives_what_there_is():
     class Stop(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):

@@ -236,6 +236,13 @@ def test_schedules_of_tensorflow_model_optimization(tfmot):
     constant = schedules.ConstantSparsity(0.25, begin_step=6, frequency=100)
     found = [Foreign(constant).progress(step, None) for step in range(16)]
     assert found == [None] * 6 + [1.0] + [None] * 9
+    decays = schedules.PolynomialDecay(0.0, 0.5, begin_step=4, end_step=14, frequency=4)
+    found = [Foreign(decays).progress(step, None) for step in range(16)]
+    assert [step for step, due in enumerate(found) if due is not None] == [4, 8, 12, 14]
+    assert found[14] == 1
+    late = ISSPruning(schedule=schedules.PolynomialDecay(0.0, 0.5, 4, 24))
+    with pytest.raises(ValueError, match=r"ends at step 24.*only 20 steps"):
+        driven(small(), late)
     for schedule, left in (
         (decay, [14] * 7 + [round(14 - 7 * (1 - 0.5**3))] * 4 + [7] * 9),
         (constant, [14] * 5 + [round(14 * 0.75)] * 15),
@@ -370,7 +377,10 @@ def test_every_group_is_left_with_a_multiple():
             f"there are {multiply_adds(2, 2)} multiply-adds a time step, not 8",
         ),
         ({"units": {"a": 2}, "minimum": 3}, "there are a: 3 units, not 2"),
-        ({"units": {"a": 6}, "round_to": 4}, "a: 8 units, not 6"),
+        (
+            {"units": {"a": 6}, "round_to": 4},
+            "6 units of .a., .* no multiple of round_to=4",
+        ),
         ({"keep": 0.5, "round_to": 8}, "there are 14 units.*not 7"),
         ({"units": {"c": 2}}, r"2 units of 'c'.*\{'a': 8, 'b': 6\}"),
         ({"units": {"a": 9}}, r"9 units of 'a'.*\{'a': 8, 'b': 6\}"),

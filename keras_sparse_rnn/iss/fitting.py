@@ -29,7 +29,9 @@ def fit_shrinking(
     with the optimizer's state, the states of dropout seeds and of stateful layers, so
     that training goes on as if nothing had happened, only faster. Compiling the
     training step again takes some seconds each time: two or three epochs of the
-    schedule, such as half way and at its end, are enough.
+    schedule, such as half way and at its end, are enough. A generator goes on where it
+    was; any other data with `steps_per_epoch`, such as a `tf.data.Dataset`, begins
+    anew after each rebuild.
 
     Callbacks see one training: `on_train_begin` and `on_train_end` once, and every
     epoch with its own number. They must reach the model as `self.model`, which

@@ -70,7 +70,8 @@ class ISSPruning(keras.callbacks.Callback):
             tensorflow-model-optimization, or any function of the training step,
             counted from epoch 0, that returns whether units are due and the sparsity
             wanted then. Its last sparsity is the share of the units to remove; with
-            another target than `keep` only its course counts.
+            another target than `keep` only its course counts. An `end_step` is the
+            step of an update, whatever `frequency` is.
         layer_floor: No layer keeps less than this share of its fair part: what it
             would keep if all layers were pruned alike. With `units`, or no target,
             there is none.
@@ -101,8 +102,8 @@ class ISSPruning(keras.callbacks.Callback):
 
     Raises:
         ValueError: When training starts, if an argument is invalid, the model can't
-            be followed or rebuilt, has no units that may be pruned, or can't become
-            as small as the target.
+            be followed or rebuilt, has no units that may be pruned, can't become as
+            small as the target, or trains for fewer steps than the schedule has.
 
     Example:
 
@@ -213,8 +214,16 @@ class ISSPruning(keras.callbacks.Callback):
                 self._steps_per_epoch = self._steps_before
         if self._steps_per_epoch is not None:
             self._steps_before = epoch * self._steps_per_epoch
+            steps = self._steps_per_epoch * epochs
             if self._total is None:
-                self._total = self._steps_per_epoch * epochs
+                self._total = steps
+            last = self.schedule.last(self._total)
+            if last > steps and self._first_epoch is None:
+                raise ValueError(
+                    f"The schedule of ISSPruning ends at step {last}, but `fit` trains "
+                    f"only {steps} steps, so the target would be missed: train more "
+                    "epochs, or give another `total_steps` or `schedule`."
+                )
         elif self._total is None and epochs - epoch < 2:
             raise ValueError(
                 "`fit` can't tell how many steps its one epoch has, and the "
@@ -361,9 +370,9 @@ class ISSPruning(keras.callbacks.Callback):
         if missed := aim.missed(least):
             raise ValueError(
                 f"ISSPruning can't reach its target, {self.target}: when all goes that "
-                f"may go, there are {missed}. One unit of every group and window, "
-                "`minimum` and `layer_floor` of every layer, and layers in `ignore` "
-                f"stay. Left alone: {plan.left_alone or 'none'}."
+                f"may go, there are {missed}. One unit (a multiple of `round_to`) of "
+                "every group and window, `minimum` and `layer_floor` of every layer, "
+                f"and layers in `ignore` stay. Left alone: {plan.left_alone or 'none'}."
             )
         return aim
 

@@ -29,7 +29,9 @@ class ISSRegularizer(keras.regularizers.Regularizer):
 
     - `"proximal"` adds no loss. After every optimizer step each component `w` is
       scaled by `max(0, 1 - learning_rate * strength / ‖w‖)`, which reaches exact
-      zeros. Every weight counts once.
+      zeros. Every weight counts once. A weight that leads from a unit of one layer
+      into a unit of the next belongs to both; the layers are scaled one after the
+      other.
     - `"paper"` adds `strength * Σ ‖w‖` to the loss, as in the paper, and after
       every step sets weights of components below `threshold` to zero. The weights a
       unit sends to itself count twice, as in the paper's sum. With Adam, whose steps

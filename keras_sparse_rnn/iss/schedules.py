@@ -40,7 +40,7 @@ class Cubic:
         """
         if total is None:
             return None
-        last = max(1, math.floor(self.end * total))
+        last = self.last(total)
         first = min(last, math.ceil(self.begin * total))
         if step >= last:
             return 1.0
@@ -49,9 +49,16 @@ class Cubic:
         due = math.floor(self.updates * (step - first) / (last - first))
         return 1 - (1 - due / self.updates) ** 3
 
+    def last(self, total: int) -> int:
+        """The step of the last update, if there are `total` steps."""
+        return max(1, math.floor(self.end * total))
+
 
 class Foreign:
     """A schedule in the manner of tensorflow-model-optimization.
+
+    Its `end_step`, if it has one, is the step of an update also where it is no multiple
+    of `frequency` behind the first: else the last sparsity would never be asked for.
 
     Args:
         schedule: A `PruningSchedule`, or any function of a step that returns whether
@@ -84,6 +91,12 @@ class Foreign:
             return None
         return min(1.0, sparsity / self.final) if self.final else 1.0
 
+    def last(self, total: int) -> int:
+        """The step of the last update, as far as the schedule tells."""
+        begin = int(getattr(self.schedule, "begin_step", 0))
+        return max(begin, int(getattr(self.schedule, "end_step", 0)), 1)
+
     def _at(self, step: int) -> tuple[bool, float]:
         due, sparsity = self.schedule(step)
-        return bool(np.asarray(due)), float(np.asarray(sparsity))
+        due = bool(np.asarray(due)) or step == getattr(self.schedule, "end_step", None)
+        return due, float(np.asarray(sparsity))

@@ -258,6 +258,11 @@ class Aim:
                     f"`units` asks for {size} units of '{name}', but the recurrent "
                     f"layers that pruning can follow, with their units, are {known}."
                 )
+            if size % self.round_to:
+                raise ValueError(
+                    f"`units` asks for {size} units of '{name}', which is no multiple "
+                    f"of round_to={self.round_to}."
+                )
 
     def _floor(self, share: float, size: int, minimum: int) -> int:
         # The product may lie a rounding error above the integer that is meant.
