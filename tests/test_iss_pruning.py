@@ -54,8 +54,8 @@ class Watch(keras.callbacks.Callback):
 
 
 def train(model, pruning, watch=None, compiled=None, **arguments):
-    # Compiling takes seconds: it is left to the tests of `COMPILED`, XLA to one test. So
-    # do the updates of a larger optimizer.
+    # Compiling takes seconds: it is left to tests that need it, XLA to one. So does
+    # the larger optimizer.
     compiled = {"optimizer": "sgd", **EAGERLY, **(compiled or {})}
     model.compile(loss="mse", **compiled)
     callbacks = [pruning, *([watch] if watch else [])]
