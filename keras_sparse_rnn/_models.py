@@ -53,35 +53,6 @@ def is_graph(layer: Any) -> bool:
     )
 
 
-def as_graph(model: Any) -> Any:
-    """A model as a graph of layers: itself, or what its `call` makes of symbols.
-
-    Args:
-        model: A built Keras model.
-
-    Raises:
-        ValueError: If its `call` can't be run on symbols.
-    """
-    if is_graph(model):
-        return model
-    help = (
-        f"Pruning can't follow model '{model.name}' (a {type(model).__name__}): it is "
-        "code that can't be turned into a graph of layers. Build it as a Sequential or "
-        "a Functional model."
-    )
-    shape = (model.get_build_config() or {}).get("input_shape")
-    if shape is None:
-        raise ValueError(f"{help} It was not built on a single known input.")
-    inputs = keras.tree.map_shape_structure(
-        lambda one: keras.Input(batch_shape=one, name=None), shape
-    )
-    try:
-        outputs = model.call(inputs)
-        return keras.Model(inputs, outputs, name=model.name)
-    except Exception as error:
-        raise ValueError(f"{help} Calling it on symbols says: {error}") from error
-
-
 @contextmanager
 def uncompiled(model: Any) -> Iterator[None]:
     """Keeps Keras from compiling a clone by way of the serialized arguments.

@@ -1,5 +1,7 @@
 """Any graph of layers and operations: shrunk equals masked."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -19,6 +21,18 @@ from keras_sparse_rnn import (
 from keras_sparse_rnn.iss.trace import trace
 
 BATCH, TIME, FEATURES = 2, 4, 5
+
+
+class Code(keras.Model):
+    """A model whose `call` is code."""
+
+    def __init__(self, layer, units):
+        super().__init__()
+        self.layer, self.reader = layer, layers.Dense(units)
+
+    def call(self, x, training=None):
+        x = self.layer(x, training=training)
+        return self.reader(ops.tanh(x) + x[:, :1])
 
 
 class Builder:
@@ -134,10 +148,8 @@ class Builder:
             lambda: ops.sum(ops.stack([x, x * 2.0], axis=2), axis=2),
             lambda: ops.squeeze(ops.expand_dims(x, 1), 1),
             lambda: ops.einsum("btu,bsu->bts", ops.tanh(x), x),
-            lambda: (
-                ops.matmul(ops.softmax(ops.matmul(x, x[:, :, :].transpose)), x)
-                if hasattr(x, "transpose")
-                else ops.relu(x)
+            lambda: ops.matmul(
+                ops.softmax(ops.matmul(ops.tanh(x), ops.transpose(x, (0, 2, 1)))), x
             ),
             lambda: ops.reshape(x, (-1, TIME, width)),
             lambda: ops.sum(x, axis=-1, keepdims=True),
@@ -183,8 +195,21 @@ class Builder:
         decoder = layers.LSTM(units, return_sequences=True)
         return decoder(self.pick(), initial_state=states)
 
+    def states_of_both_directions(self):
+        units = self.width()
+        side = layers.LSTM(units, return_state=True)
+        _, *states = layers.Bidirectional(side)(self.pick())
+        h, c = (layers.Concatenate()(states[k::2]) for k in (0, 1))
+        decoder = layers.LSTM(2 * units, return_sequences=True)
+        return decoder(self.pick(), initial_state=[h, c])
+
+    def code(self):
+        return Code(self.recurrent(), self.width())(self.pick())
+
     def model(self, steps=6):
         kinds = [
+            self.states_of_both_directions,
+            self.code,
             self.a_recurrent_layer,
             self.a_recurrent_layer,
             self.both_directions,
@@ -198,7 +223,13 @@ class Builder:
             self.nested,
             self.states_handed_on,
         ]
-        self.flows.append(self.recurrent()(self.inputs))
+        if self.random.integers(3) == 0:
+            learned = layers.Normalization()
+            learned.adapt(self.random.normal(2.0, 3.0, (8, TIME, FEATURES)))
+            self.flows.append(learned(self.inputs))
+        if self.random.integers(3) == 0:
+            self.flows.append(layers.Masking()(self.pick()))
+        self.flows.append(self.recurrent()(self.flows[-1]))
         for _ in range(steps):
             self.flows.append(kinds[self.random.integers(len(kinds))]())
         ends = [
@@ -237,12 +268,21 @@ def shrunk_equals_masked(model, seed):
     small = shrink(model)
     shapes = [(BATCH, *tensor.shape[1:]) for tensor in model.inputs]
     x = [random.standard_normal(shape).astype("float32") for shape in shapes]
+    for one in x:
+        one[0, 2:] = 0  # What `Masking` looks for.
     x = x if len(x) > 1 else x[0]
     agree(small(x), model(x))
     return plan, alive, small
 
 
+destroys_masks = pytest.mark.filterwarnings(
+    # Of Keras, where a mask reaches a layer that can't pass it on.
+    "ignore:Layer .* was passed an input with a mask"
+)
+
+
 @pytest.mark.fuzz
+@destroys_masks
 @given(st.integers(0, 2**32 - 1))
 def test_any_graph(seed):
     keras.backend.clear_session()
@@ -256,6 +296,16 @@ def test_any_graph(seed):
         shrunk_equals_masked(model, seed)
     # What can't be followed is said, with both ways out.
     assert refused is None or ("`ignore`" in refused and "`register_rule`" in refused)
+
+
+@destroys_masks
+def test_most_graphs_are_followed():
+    followed = 0
+    for seed in range(12):
+        keras.backend.clear_session()
+        with contextlib.suppress(ValueError):
+            followed += bool(trace(Builder(seed).model()).prunable)
+    assert followed >= 10
 
 
 def test_a_recurrent_highway_network_with_tied_words_is_one_family():
@@ -473,24 +523,3 @@ def test_directions_may_end_up_of_different_sizes(tmp_path, wrapped):
     agree(small(x), model(x))
     small.save(tmp_path / "small.keras")
     agree(keras.models.load_model(tmp_path / "small.keras")(x), model(x))
-
-
-class TiedByHand(keras.Model):
-    """A subclass whose output is tied to its table by plain code."""
-
-    def __init__(self):
-        super().__init__()
-        self.table = layers.Embedding(7, 4)
-        self.layer = layers.LSTM(4, return_sequences=True)
-
-    def call(self, x):
-        return ops.matmul(
-            self.layer(self.table(x)), ops.transpose(self.table.embeddings)
-        )
-
-
-def test_weights_that_a_graph_would_hold_for_good_are_refused():
-    model = TiedByHand()
-    model(np.zeros((BATCH, TIME), "int32"))
-    with pytest.raises(ValueError, match=r"made of no input.*ReversibleEmbedding"):
-        trace(model)

@@ -58,7 +58,8 @@ def fit_shrinking(
 
     Raises:
         ValueError: Before training, if `at` or a callback can't work, the backup is
-            of another model, or whatever `ISSPruning` raises.
+            of another model, the model's class defines a `train_step` or its like that
+            the smaller model would not have, or whatever `ISSPruning` raises.
 
     Example:
 
@@ -81,6 +82,14 @@ def fit_shrinking(
     whole: keras.callbacks.History | None = None
     pruning.set_model(model)
     pruning.on_train_begin()
+    if pruning.lost:
+        raise ValueError(
+            f"Model '{model.name}' (a {type(model).__name__}) defines "
+            f"{', '.join(pruning.lost)}, which the smaller model would not have, so "
+            f"training would not go on as it began. Make it as "
+            f"`{type(model).__name__}(inputs, outputs)`, with the constructor and the "
+            "`call` of keras.Model, or use `fit` with ISSPruning as a callback."
+        )
     if saved is not None and (state := saved.read()) is not None:
         model = pruning.go_on(state)
         saved.restore(model, state)
@@ -98,7 +107,7 @@ def fit_shrinking(
                 initial_epoch=first,
                 callbacks=[pruning, *callbacks, run],
             )
-            run.begun = True
+            run.resume()
             whole = history if whole is None else _merged(whole, history)
             if run.pausing:
                 model = pruning.move()
@@ -133,6 +142,13 @@ class _Run(keras.callbacks.Callback):
             self.model.stop_training = True
             self.pausing = True
             self.over = False
+            # Averaged weights are not those that training goes on with.
+            self.model.optimizer.finalize_variable_values = lambda variables: None
+
+    def resume(self) -> None:
+        """After each `fit`: what it was made to leave out is there again."""
+        self.begun = True
+        vars(self.model.optimizer).pop("finalize_variable_values", None)
 
 
 @contextmanager
@@ -208,16 +224,17 @@ def _callbacks(callbacks: Any, pruning: ISSPruning) -> list[Any]:
 
 
 def _epochs(at: Iterable[int], first: int, last: int) -> list[int]:
-    found: list[Any] = list(at)
+    found: list[Any] = list(at) if isinstance(at, Iterable) else [at]
     wrong = [
         one
         for one in found
         if isinstance(one, bool) or not isinstance(one, numbers.Integral)
     ]
-    if wrong or not all(first < one < last for one in found):
+    one_number = not isinstance(at, Iterable)
+    if one_number or wrong or not all(first < one < last for one in found):
         raise ValueError(
-            "`at` must hold numbers of epochs between `initial_epoch` and `epochs`. "
-            f"Received: at={found}, initial_epoch={first}, epochs={last}."
+            "`at` must be a list of numbers of epochs between `initial_epoch` and "
+            f"`epochs`. Received: at={at!r}, initial_epoch={first}, epochs={last}."
         )
     return sorted({int(one) for one in found})
 

@@ -1,6 +1,8 @@
 """A callback that removes hidden units on a schedule, towards a target."""
 
+import numbers
 import warnings
+import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,10 +16,13 @@ from keras_sparse_rnn.iss.pictures import matrices_of
 from keras_sparse_rnn.iss.regularizer import held
 from keras_sparse_rnn.iss.reports import PruningReport, layer_costs, layers_of_plan
 from keras_sparse_rnn.iss.schedules import Cubic, Foreign
-from keras_sparse_rnn.iss.shrink import rebuild, rehearse, with_protected
+from keras_sparse_rnn.iss.shrink import rebuild, rehearse, warn_of_lost, with_protected
 from keras_sparse_rnn.iss.targets import Aim, Target
-from keras_sparse_rnn.iss.trace import Plan, trace
+from keras_sparse_rnn.iss.trace import Plan, names_in, trace
 from keras_sparse_rnn.layers.segments import positive
+
+# Those in the midst of a `fit`, which hands the same `params` to all its callbacks.
+_AT_WORK: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 class ISSPruning(keras.callbacks.Callback):
@@ -88,6 +93,9 @@ class ISSPruning(keras.callbacks.Callback):
         pruned_model: After `fit`, the rebuilt, compiled model. Train it on, save it,
             export it. Do not train the old one on: nothing masks it any more.
         report: A `PruningReport`; `print(report)` is a table.
+        lost: Names of methods for training, such as `train_step`, that the class of
+            the model defines and that of `pruned_model` does not: a subclass with a
+            `call` of its own comes back as a Functional model.
 
     Training steps are counted from epoch 0 to `epochs`, also when `fit` is given an
     `initial_epoch`. So a run that was interrupted goes on where it was, with
@@ -157,11 +165,12 @@ class ISSPruning(keras.callbacks.Callback):
                 )
             if self.target.measure == "none":
                 self.target = Target("units", 1 - self.schedule.final)
-        if not 0 <= layer_floor <= 1:
+        number = isinstance(layer_floor, numbers.Real)
+        if not number or not 0 <= layer_floor <= 1:
             raise ValueError(
                 f"`layer_floor` must lie in [0, 1]. Received: {layer_floor!r}."
             )
-        self.ignore = [ignore] if isinstance(ignore, str) else list(ignore)
+        self.ignore = names_in("ignore", ignore)
         self.layer_floor = float(layer_floor)
         self.minimum = positive("minimum", minimum)
         self.round_to = positive("round_to", round_to)
@@ -176,6 +185,7 @@ class ISSPruning(keras.callbacks.Callback):
         self.verbose = verbose
         self.pruned_model: Any = None
         self.report: PruningReport | None = None
+        self.lost: list[str] = []
         self._plan: Plan | None = None
 
     # What Keras calls, in this order.
@@ -183,6 +193,12 @@ class ISSPruning(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         """Traces the model, binds its regularizers, and sees that the target works."""
         model = self.model
+        if any(one is not self and one.params is self.params for one in _AT_WORK):
+            raise ValueError(
+                "There are two ISSPruning callbacks in one `fit`. Give one: a target "
+                "is for all layers, and `units` for each by name."
+            )
+        _AT_WORK.add(self)
         self.pruned_model = None
         self.report = None
         self._plan = plan = self.traced(model)
@@ -191,7 +207,7 @@ class ISSPruning(keras.callbacks.Callback):
         self._bind(model, plan)
         # What can go wrong when the model is rebuilt goes wrong now, not after hours
         # of training.
-        rehearse(model, plan)
+        self.lost = rehearse(model, plan)
         self._layers = layers_of_plan(plan)
         # For each layer, which of its first units are still in the model.
         self._origins = [np.arange(one.before) for one in self._layers]
@@ -247,6 +263,9 @@ class ISSPruning(keras.callbacks.Callback):
         """Counts the steps of the epoch, and logs what is left."""
         self._steps_before += self._steps_in_epoch
         self._steps_in_epoch = 0
+        if not self._averages():
+            # Through `self.model`, so that the JAX backend hands back its state.
+            self._check_dead()
         units = self._aim.units(self._alive)
         parameters = self._aim.costs.total(self._alive).parameters
         if logs is not None:
@@ -265,13 +284,7 @@ class ISSPruning(keras.callbacks.Callback):
         model = self.model
         assert plan is not None
         values = plan.values()
-        families = zip(plan.families, self._alive, strict=True)
-        came_back = any(
-            np.any(~living & ~family.dead(values)) for family, living in families
-        )
-        # Averaged weights, which Keras may just have swapped in, remember the dead.
-        inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-        if came_back and not getattr(inner, "use_ema", False):
+        if self._revived(values) and not self._averages():
             warnings.warn(
                 "Another callback has put back weights from before units were removed; "
                 "they are masked now, but were never trained without those units. List "
@@ -279,6 +292,7 @@ class ISSPruning(keras.callbacks.Callback):
                 "EarlyStopping(restore_best_weights=True).",
                 stacklevel=2,
             )
+        _AT_WORK.discard(self)
         self._write_masks()
         self._release(plan)
         for regularizer in self._regularizers:
@@ -306,6 +320,7 @@ class ISSPruning(keras.callbacks.Callback):
             self._steps_before + self._steps_in_epoch,
         )
         self.pruned_model = rebuild(model, plan, self._alive)
+        warn_of_lost(model, self.lost)
         self.report = PruningReport(
             [one for one in self._layers if one.fixed < one.before],
             layer_costs(self._costs, self._aim.costs.by_layer(self._alive)),
@@ -366,6 +381,12 @@ class ISSPruning(keras.callbacks.Callback):
             )
         aim = Aim(self.target, plan, self.layer_floor, self.minimum, self.round_to)
         alive = [np.ones(f.units, bool) for f in plan.families]
+        if aim.met_by_all:
+            warnings.warn(
+                f"ISSPruning removes nothing: the model, with {aim.all:,}, is within "
+                f"its target, {self.target}, as it is.",
+                stacklevel=2,
+            )
         least = aim.left(alive, 1.0)
         if missed := aim.missed(least):
             raise ValueError(
@@ -488,16 +509,7 @@ class ISSPruning(keras.callbacks.Callback):
         model = self.model
         plan = self._plan
         assert plan is not None
-        values = plan.values()
-        for family, living in zip(plan.families, self._alive, strict=True):
-            revived = ~living & ~family.fixed & ~family.dead(values)
-            if revived.any():
-                raise RuntimeError(
-                    f"{int(revived.sum())} removed units of '{family.name}' have "
-                    "come back: the training step was compiled before the masks "
-                    "changed. In a loop of your own, compile the step anew after the "
-                    "first update of ISSPruning, with JAX after each."
-                )
+        self._check_dead()
         before = sum(int(living.sum()) for living in self._alive)
         self._note(self._aim.left(self._alive, progress), step)
         removed = sum(int(living.sum()) for living in self._alive) < before
@@ -510,6 +522,31 @@ class ISSPruning(keras.callbacks.Callback):
             self._mask()
         if finished:
             after_step.retrace(model)
+
+    def _check_dead(self) -> None:
+        plan = self._plan
+        assert plan is not None
+        revived = self._revived(plan.values())
+        if revived:
+            raise RuntimeError(
+                f"{revived} removed units have come back: the training step was "
+                "compiled before the masks changed. In a loop of your own, compile the "
+                "step anew after the first update of ISSPruning, with JAX after each."
+            )
+
+    def _revived(self, values: dict[int, np.ndarray]) -> int:
+        """How many components that were removed are not dead."""
+        assert self._plan is not None
+        return sum(
+            int((~living & ~family.fixed & ~family.dead(values)).sum())
+            for family, living in zip(self._plan.families, self._alive, strict=True)
+        )
+
+    def _averages(self) -> bool:
+        """Whether the optimizer may put averages in place, which remember the dead."""
+        optimizer = self.model.optimizer
+        inner = getattr(optimizer, "inner_optimizer", optimizer)
+        return bool(getattr(inner, "use_ema", False))
 
     def _note(self, alive: list[np.ndarray], step: int) -> None:
         """Remembers which components live, and when the others' units went."""

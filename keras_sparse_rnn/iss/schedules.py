@@ -1,6 +1,7 @@
 """How far pruning has come, by training step."""
 
 import math
+import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -19,10 +20,11 @@ class Cubic:
     """
 
     def __init__(self, begin: float, end: float, updates: int):
-        if not 0 <= begin <= end <= 1:
+        both = isinstance(begin, numbers.Real) and isinstance(end, numbers.Real)
+        if not both or not 0 <= begin <= end <= 1:
             raise ValueError(
                 "`begin` and `end` are shares of the training steps, with "
-                f"0 <= begin <= end <= 1. Received: begin={begin}, end={end}."
+                f"0 <= begin <= end <= 1. Received: begin={begin!r}, end={end!r}."
             )
         self.begin = float(begin)
         self.end = float(end)

@@ -1,6 +1,7 @@
 """The smaller model, and the optimizer state that goes with it."""
 
 import functools
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -33,8 +34,11 @@ def shrink(model: Any, ignore: Iterable[str] = ()) -> Any:
     Returns:
         A new model of plain layers, without any `ISSRegularizer`. If `model` is
         compiled so is the result, with the optimizer's state (learning rate,
-        iterations, moments) and the states of all dropout seeds; stateful layers keep
-        their states. `model` itself is not changed.
+        iterations, moments; factored ones start anew) and the states of all dropout
+        seeds; stateful layers keep their states. `model` itself is not changed; both
+        use the same preprocessing layers, with what these have learned from data. A
+        subclass of Keras's models stays one if it has their constructor and `call`;
+        else a warning names what it defines for training that is lost.
 
     Raises:
         ValueError: If units reach an operation that pruning can't follow, or an
@@ -47,15 +51,37 @@ def shrink(model: Any, ignore: Iterable[str] = ()) -> Any:
     """
     plan = trace(model, ignore)
     values = plan.values()
-    return rebuild(model, plan, [~family.dead(values) for family in plan.families])
+    small = rebuild(model, plan, [~family.dead(values) for family in plan.families])
+    warn_of_lost(model, own_methods(model, small))
+    return small
 
 
-def rehearse(model: Any, plan: Plan) -> None:
+def warn_of_lost(model: Any, lost: Sequence[str]) -> None:
+    """Warns that methods of a model's class are not the smaller model's.
+
+    Args:
+        model: The model.
+        lost: Their names.
+    """
+    if lost:
+        warnings.warn(
+            f"The smaller model is of a class of Keras's own, without what "
+            f"{type(model).__name__} defines: {', '.join(lost)}. To train it on in "
+            f"your way make the model as `{type(model).__name__}(inputs, outputs)`, "
+            "with the constructor and the `call` of keras.Model.",
+            stacklevel=3,
+        )
+
+
+def rehearse(model: Any, plan: Plan) -> list[str]:
     """Rebuilds a model as if some units were dead, so that errors come early.
 
     Args:
         model: The model.
         plan: Its components.
+
+    Returns:
+        The methods for training that the smaller model will lack.
     """
     alive = []
     for family in plan.families:
@@ -63,7 +89,7 @@ def rehearse(model: Any, plan: Plan) -> None:
         for layer in family.layers:
             living[[layer.component[begin] for begin, _ in layer.segments]] = False
         alive.append(living)
-    rebuild(model, plan, alive)
+    return own_methods(model, rebuild(model, plan, alive))
 
 
 def rebuild(
@@ -120,15 +146,23 @@ class _Builder:
         flat = graph.inputs
         if shapes is None:
             shapes = [one.shape for one in flat]
+        # An input that was given no name has that of its layer.
+        names = {
+            id(layer.output): layer.name
+            for layer in graph.layers
+            if isinstance(layer, keras.layers.InputLayer)
+        }
         starts = [
-            keras.Input(batch_shape=tuple(shape), dtype=one.dtype, name=one.name)
+            keras.Input(
+                batch_shape=tuple(shape),
+                dtype=one.dtype,
+                name=names.get(id(one), one.name),
+            )
             for one, shape in zip(flat, shapes, strict=True)
         ]
         if isinstance(graph, keras.Sequential):
             made = [self.make(layer) for layer in graph.layers]
-            return keras.Sequential(
-                [*starts, *made], name=graph.name, trainable=graph.trainable
-            )
+            return _like(type(graph), [*starts, *made], graph.name, graph.trainable)
         following = iter(calls)
 
         def visit(operation: Any, *args: Any, **kwargs: Any) -> Any:
@@ -166,10 +200,22 @@ class _Builder:
         rule = rules.rule_of(old)
         if rule is None and not isinstance(old, keras.layers.Layer):
             return old
-        config = _cleaned(old.get_config())
-        if rule is not None:
+        if hasattr(old, "adapt"):
+            # What preprocessing has learned from data is no weight, and no part of a
+            # configuration: both models use the layer.
+            return old
+        try:
+            config = _cleaned(old.get_config())
+            if rule is None:
+                return type(old).from_config(config)
             return rule.remake(old, rule.resize(old, config, self.kept(call)))
-        return type(old).from_config(config)
+        except (TypeError, NotImplementedError) as error:
+            raise ValueError(
+                f"Layer '{old.name}' ({type(old).__name__}) can't be made again from "
+                "its configuration. Give its class a `get_config()` that holds every "
+                "argument of its constructor, and decorate your own functions with "
+                f"`keras.saving.register_keras_serializable`. Keras says: {error}"
+            ) from error
 
     def partner(self, value: Any) -> Any:
         """What takes the place of a variable that a call is given."""
@@ -197,6 +243,31 @@ class _Builder:
             if isinstance(old, keras.layers.RNN) and old.stateful:
                 states = (keras.tree.flatten(one.states or []) for one in (old, new))
                 yield from zip(*states, strict=True)
+
+
+def _like(kind: Any, layers: Sequence[Any], name: str, trainable: bool) -> Any:
+    """A Sequential model, of a subclass if its constructor is Sequential's."""
+    if kind.__init__ is not keras.Sequential.__init__:
+        kind = keras.Sequential
+    return kind(layers, name=name, trainable=trainable)
+
+
+def own_methods(model: Any, small: Any) -> list[str]:
+    """Methods for training that a model defines and the smaller one lost.
+
+    The code of a subclass can't be rebuilt, so its smaller model is a Functional one.
+
+    Args:
+        model: The model.
+        small: What `rebuild` made of it.
+    """
+    names = ["train_step", "test_step", "predict_step", "compute_loss"]
+    names += ["compute_metrics", "compile", "fit", "evaluate", "predict"]
+    return [
+        name
+        for name in names
+        if getattr(type(model), name, None) is not getattr(type(small), name, None)
+    ]
 
 
 def _fresh(argument: Any) -> Any:
@@ -251,8 +322,9 @@ def _copy_variables(model: Any, small: Any, builder: _Builder) -> None:
     pairs = list(builder.variables())
     for old, new in pairs:
         new.assign(_sliced(old, keras.ops.convert_to_numpy(old), builder.of))
-    for old, new in zip(seeds_of(model), seeds_of(small), strict=True):
-        new.assign(keras.ops.convert_to_numpy(old))
+    for one, other in builder.layers():
+        for old, new in zip(seeds_of(one), seeds_of(other), strict=True):
+            new.assign(keras.ops.convert_to_numpy(old))
     if getattr(model, "optimizer", None) is not None and model.optimizer.built:
         small.optimizer.build(small.trainable_variables)
         _copy_optimizer(model.optimizer, small.optimizer, pairs, builder.of)
@@ -264,12 +336,15 @@ def _sliced(variable: Any, value: np.ndarray, kept: Callable[..., Any]) -> np.nd
     return value
 
 
-def seeds_of(model: Any) -> list[Any]:
+def seeds_of(layer: Any) -> list[Any]:
     """The states of all dropout seeds: no weights, yet needed to go on as before.
 
     A seed set anew would replay the masks that the model has already seen.
+
+    Args:
+        layer: A layer or a model.
     """
-    return [v for v in model.non_trainable_variables if "seed_generator" in v.path]
+    return [v for v in layer.non_trainable_variables if "seed_generator" in v.path]
 
 
 def _copy_optimizer(

@@ -78,7 +78,7 @@ class Target:
         if self.sizes is not None:
             return "units " + ", ".join(f"{k}: {v}" for k, v in self.sizes.items())
         if self.measure in _SHARES.values():
-            return f"{self.amount:.1%} of the {_WORDS[self.measure]}"
+            return f"{100 * self.amount:.3g} % of the {_WORDS[self.measure]}"
         return f"{self.amount:,} {_WORDS[self.measure]}"
 
 
@@ -135,6 +135,11 @@ class Aim:
             least = 1 if self.target.measure == "units" else 0
             return max(least, round(self.target.amount * self.all))
         return int(self.target.amount)
+
+    @property
+    def met_by_all(self) -> bool:
+        """Whether the model is within a limit before anything is removed."""
+        return self.target.measure in _LIMITS.values() and self.all <= self.goal
 
     def units(self, alive: Sequence[np.ndarray]) -> int:
         """How many of the units that may be pruned are left."""

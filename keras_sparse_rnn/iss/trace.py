@@ -14,9 +14,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sparse_rnn._models import as_graph, is_graph, layers_of, uncompiled
+from keras_sparse_rnn._models import is_graph, layers_of, uncompiled
 from keras_sparse_rnn.iss.components import Family, LayerUnits, Part, Role
 from keras_sparse_rnn.iss.flow import Axis, Call, Flow, flow_of, flows_in
+from keras_sparse_rnn.iss.graphs import as_graph
 from keras_sparse_rnn.iss.slots import Slots
 
 # Of two roles of one axis of a variable, the first counts.
@@ -158,8 +159,6 @@ class Tracer:
         self._stopped: list[tuple[np.ndarray, str]] = []
         self._summed: list[np.ndarray] = []
         self._wrappers: list[str] = []
-        # Whether tensors among the arguments may have been made of weights.
-        self.captured = False
         self.first: dict[int, Call] = {}
         self.seen: dict[int, np.ndarray] = {}
         self._ignored: set[int] = set()
@@ -302,6 +301,11 @@ class Tracer:
             variable: A Keras variable.
         """
         return id(variable) in self._owned
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing that was followed was summed, kept or lost."""
+        return not (self._fixed or self._stopped or self._summed)
 
     def rigid(self, count: int) -> Axis:
         """An axis of which nothing can be removed, where slots are wanted.
@@ -522,7 +526,7 @@ def trace(model: Any, ignore: Iterable[str] = ()) -> Plan:
             has no graph to follow or is not built, `ignore` names no layer, or a
             `Bidirectional` has directions of different sizes.
     """
-    ignore = [ignore] if isinstance(ignore, str) else list(ignore)
+    ignore = names_in("ignore", ignore)
     if not model.built:
         raise ValueError(
             f"Model '{model.name}' has no weights yet. Build it first: give it an "
@@ -535,7 +539,6 @@ def trace(model: Any, ignore: Iterable[str] = ()) -> Plan:
     graph = as_graph(model)
     tracer = Tracer()
     tracer.begin(graph, ignore)
-    tracer.captured = graph is not model
     specs = keras.tree.flatten(graph.inputs)
     outputs = walk(graph, [flow_of(spec) for spec in specs], tracer)
     for flow in outputs:
@@ -543,6 +546,21 @@ def trace(model: Any, ignore: Iterable[str] = ()) -> Plan:
     paths = {name for name, *_ in tracer.layers}
     _check_known({name for name in ignore if "/" in name}, paths, model)
     return tracer.plan(graph)
+
+
+def names_in(argument: str, names: Any) -> list[str]:
+    """The names that an argument gives, which may be one.
+
+    Args:
+        argument: What the argument is called.
+        names: Its value.
+    """
+    found = [names] if isinstance(names, str) else names
+    if not isinstance(found, Iterable) or not all(isinstance(n, str) for n in found):
+        raise ValueError(
+            f"`{argument}` must be names of layers. Received: {argument}={names!r}."
+        )
+    return list(found)
 
 
 def _check_known(ignore: set[str], known: set[str], model: Any) -> None:
@@ -592,14 +610,6 @@ def walk(model: Any, inputs: Sequence[Flow], tracer: Tracer) -> list[Flow]:
         symbols.append(symbol)
 
     def visit(operation: Any, *args: Any, **kwargs: Any) -> Any:
-        values = keras.tree.flatten((args, kwargs))
-        if tracer.captured and any(map(keras.ops.is_tensor, values)):
-            raise ValueError(
-                f"Model '{model.name}' hands '{operation.name}' a tensor that its "
-                "`call` made of no input. Were it made of weights, a graph would hold "
-                "their present values for good. Make it inside a layer (a tied output: "
-                "`keras.layers.ReversibleEmbedding`), or build a Functional model."
-            )
         spec = operation.compute_output_spec(*args, **kwargs)
         given = keras.tree.map_structure(
             lambda one: flows[id(one)] if isinstance(one, keras.KerasTensor) else one,
@@ -614,7 +624,9 @@ def walk(model: Any, inputs: Sequence[Flow], tracer: Tracer) -> list[Flow]:
         return made
 
     starts = keras.tree.map_structure(
-        lambda one: keras.Input(batch_shape=one.shape, dtype=one.dtype), model.input
+        # Keras wants those of a dictionary to be named after their keys.
+        lambda one: keras.Input(batch_shape=one.shape, dtype=one.dtype, name=one.name),
+        model.input,
     )
     for symbol, flow in zip(keras.tree.flatten(starts), inputs, strict=True):
         note(symbol, flow)

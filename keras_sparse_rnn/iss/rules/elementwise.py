@@ -1,11 +1,14 @@
 """What works on each element by itself: shared by rules of layers and operations."""
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 
+from keras_sparse_rnn._models import is_elementwise
 from keras_sparse_rnn.iss import trace
 from keras_sparse_rnn.iss.flow import Axis, Call, Flow, flow_of
 from keras_sparse_rnn.iss.rules.registry import Kept
@@ -35,6 +38,37 @@ def is_zero(function: Callable[..., Any], zeros: Sequence[bool | float]) -> bool
     free = [isinstance(one, bool) and not one for one in zeros]
     odd = np.isnan(result) & np.any(columns[free] == 0, axis=0)
     return bool(np.all((result == 0) | odd))
+
+
+@functools.cache
+def keeps_units(activation: Callable[..., Any]) -> bool:
+    """Whether an activation works on each unit by itself, and alike on all.
+
+    One that is not Keras's own is followed as a model is.
+
+    Args:
+        activation: The function.
+    """
+    if is_elementwise(activation):
+        return True
+    probe = keras.Input((4,))
+    try:
+        graph = keras.Model(probe, activation(probe))
+        tracer = trace.Tracer()
+        slots = tracer.slots.new(4)
+        (out,) = trace.walk(graph, [flow_of(probe, {-1: Axis.of(slots, True)})], tracer)
+    except Exception:
+        # Code that does not run on symbols may do anything.
+        return False
+    axis = out.axis()
+    return (
+        # Weights of its own would have to go with the units.
+        not graph.weights
+        and out.shape == tuple(probe.shape)
+        and tracer.untouched
+        and axis is not None
+        and np.array_equal(axis.slots, slots)
+    )
 
 
 def left_over(name: str, does: str) -> str:

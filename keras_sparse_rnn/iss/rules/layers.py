@@ -6,7 +6,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sparse_rnn._models import is_elementwise
 from keras_sparse_rnn.iss import trace
 from keras_sparse_rnn.iss.flow import Axis, Call, flow_of
 from keras_sparse_rnn.iss.rules import elementwise as parts
@@ -73,7 +72,7 @@ class _Function(Rule):
     def follow(self, layer: Any, call: Call, tracer: "trace.Tracer") -> Any:
         (flow,) = call.inputs
         activation = getattr(layer, "activation", None)
-        if activation is not None and not is_elementwise(activation):
+        if activation is not None and not parts.keeps_units(activation):
             if activation is keras.activations.softmax and flow.axis() is None:
                 return call.outputs(dict(flow.never_zero().axes))
             unknown(
@@ -165,7 +164,7 @@ def _output(layer: Any, kernel: Any, axis: int, bias: Any, tracer: Any) -> Axis:
     if bias is not None:
         tracer.weights(bias, -1, "bias", slots)
     activation = layer.activation
-    if not is_elementwise(activation):
+    if not parts.keeps_units(activation):
         tracer.fix(slots, f"the activation of '{layer.name}' may mix units")
         return Axis.of(slots, False)
     zero = parts.is_zero(
@@ -222,7 +221,7 @@ class _EinsumDense(Rule):
         for number, axis in axes.items():
             if layer.activation is None or layer.activation is keras.activations.linear:
                 continue
-            if not is_elementwise(layer.activation):
+            if not parts.keeps_units(layer.activation):
                 tracer.fix(
                     axis.slots, f"the activation of '{layer.name}' may mix units"
                 )

@@ -7,9 +7,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sparse_rnn._models import is_elementwise
 from keras_sparse_rnn.iss import trace
 from keras_sparse_rnn.iss.flow import Axis, Call, Flow, flow_of
+from keras_sparse_rnn.iss.rules.elementwise import keeps_units
 from keras_sparse_rnn.iss.rules.registry import (
     Kept,
     Rule,
@@ -70,14 +70,14 @@ def _cell(*kinds: type) -> Any:
 
 
 def _becomes_zero(activation: Any) -> bool:
-    if not is_elementwise(activation):
+    if not keeps_units(activation):
         return False
     return float(keras.ops.max(keras.ops.abs(activation(keras.ops.zeros((1, 1)))))) == 0
 
 
 def _mixes(cell: Any) -> bool:
     activations = (cell.activation, getattr(cell, "recurrent_activation", None))
-    return any(one is not None and not is_elementwise(one) for one in activations)
+    return any(one is not None and not keeps_units(one) for one in activations)
 
 
 def _states_of(cell: Any) -> int:

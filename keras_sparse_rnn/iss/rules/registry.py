@@ -151,9 +151,29 @@ def follow(layer: Any, call: Call, tracer: "trace.Tracer") -> Any:
     if rule is not None:
         return rule.follow(layer, call, tracer)
     unknown(layer, call, tracer)
-    if isinstance(layer, (keras.layers.RNN, keras.layers.Bidirectional)):
-        tracer.skipped[layer.name] = f"no rule for {type(layer).__name__} layers"
+    if isinstance(layer, _RECURRENT):
+        tracer.skipped[tracer.path(layer)] = (
+            f"no rule for {type(layer).__name__} layers"
+        )
+    else:
+        what = f"inside '{layer.name}' ({kind_of(layer)}), for which there is no rule"
+        for inner in _hidden(layer):
+            tracer.skipped[f"{tracer.path(layer)}/{inner.name}"] = what
     return call.outputs()
+
+
+_RECURRENT = (keras.layers.RNN, keras.layers.Bidirectional)
+
+
+def _hidden(layer: Any) -> list[Any]:
+    """The recurrent layers that are attributes of a layer, or of a layer in it."""
+    found = []
+    for value in keras.tree.flatten([*vars(layer).values()]):
+        if isinstance(value, _RECURRENT):
+            found.append(value)
+        elif isinstance(value, keras.layers.Layer):
+            found += _hidden(value)
+    return list({id(one): one for one in found}.values())
 
 
 def kind_of(layer: Any) -> str:
