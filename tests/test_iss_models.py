@@ -145,6 +145,31 @@ def test_models_of_code_within_a_model_of_code_are_followed():
     agree(small, model, x)
 
 
+class Plain(keras.Model):
+    """A model of code that does nothing much."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = layers.Dense(4)
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+
+# Keras says that a nested model does not hand the mask on.
+@pytest.mark.filterwarnings("ignore:.*destroy the mask")
+def test_a_mask_reaches_a_nested_model_beside_one_of_code():
+    x = keras.Input((4, 3))
+    y = layers.LSTM(5, return_sequences=True, name="read")(layers.Masking()(x))
+    inner = keras.Sequential(
+        [keras.Input((4, 5)), layers.LSTM(4, return_sequences=True, name="inner")]
+    )
+    model = keras.Model(x, layers.LSTM(3, name="last")(Plain()(inner(y))))
+    read, inner, last = trace(model).families
+    assert [len(read.layers), len(inner.layers), last.fixed.all()] == [1, 1, True]
+    assert inner.layers[0].name.endswith("/inner")
+
+
 class Block(layers.Layer):
     """A layer of code, which has no rule."""
 

@@ -43,9 +43,9 @@ def as_graph(model: Any) -> Any:
 
 def _refused(model: Any, why: str) -> ValueError:
     return ValueError(
-        f"Pruning can't follow model '{model.name}' (a {type(model).__name__}): it is "
-        "code that can't be turned into a graph of layers. Build it as a Sequential or "
-        f"a Functional model. {why}"
+        f"Model '{model.name}' (a {type(model).__name__}) is code that can't be turned "
+        "into a graph of layers. Build it as a Sequential or a Functional model. "
+        f"{why}"
     )
 
 
@@ -196,6 +196,8 @@ class _Expansion:
                 made = self._inner(operation, args, kwargs)
                 self._made[id(operation)] = (operation, made)
             inner = self._made[id(operation)][1]
+            if is_graph(operation):
+                return inner(*args, **kwargs)
             return inner(tensors if len(tensors) > 1 else tensors[0])
 
         return _visited(model, visit)
