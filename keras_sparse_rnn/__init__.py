@@ -45,6 +45,7 @@ from keras_sparse_rnn.layers import (
 if TYPE_CHECKING:
     from keras_sparse_rnn.export import (
         ExportReport,
+        SavedModelReport,
         TFLiteModel,
         export_saved_model,
         export_tflite,
@@ -71,6 +72,7 @@ __all__ = [
     "RecurrentHighway",
     "RecurrentHighwayCell",
     "Rule",
+    "SavedModelReport",
     "TFLiteModel",
     "TieredEmbedding",
     "UnevenBidirectional",
@@ -87,7 +89,13 @@ __all__ = [
     "to_dense",
 ]
 
-_EXPORT = ("ExportReport", "TFLiteModel", "export_saved_model", "export_tflite")
+_EXPORT = (
+    "ExportReport",
+    "SavedModelReport",
+    "TFLiteModel",
+    "export_saved_model",
+    "export_tflite",
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -23,6 +23,13 @@ def as_graph(model: Any) -> Any:
     """
     if is_graph(model):
         return _Expansion().graph(model)
+    declared = _declared(model)
+    if declared is not None:
+        try:
+            return _Expansion().graph(_with_tables(_traced(model, declared)))
+        except Exception as error:
+            says = f"Calling it on symbols says: {error}"
+            raise _refused(model, says) from error
     shape = (model.get_build_config() or {}).get("input_shape")
     if shape is None:
         raise _refused(model, "It was not built on a single known input.")
@@ -46,6 +53,18 @@ def _refused(model: Any, why: str) -> ValueError:
         f"Model '{model.name}' (a {type(model).__name__}) is code that can't be turned "
         "into a graph of layers. Build it as a Sequential or a Functional model. "
         f"{why}"
+    )
+
+
+def _declared(model: Any) -> Any:
+    """Symbols like the inputs of a Functional model that has code of its own."""
+    try:
+        given = model.input
+    except AttributeError:
+        return None
+    return keras.tree.map_structure(
+        lambda one: keras.Input(batch_shape=one.shape, dtype=one.dtype, name=one.name),
+        given,
     )
 
 

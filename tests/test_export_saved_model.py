@@ -1,13 +1,15 @@
 """SavedModels against the Keras models they were made from."""
 
 import os
+import subprocess
+import sys
 
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
-from keras_sparse_rnn import GroupedLSTM
+from keras_sparse_rnn import GroupedGRU, GroupedLSTM, TieredEmbedding
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("exports need the TensorFlow backend", allow_module_level=True)
@@ -103,12 +105,109 @@ def test_invalid_targets(tmp_path):
     assert os.listdir(tmp_path / "other") == ["thesis.tex"]
 
 
-def test_invalid_models(tmp_path):
-    stateful = keras.Sequential(
-        [keras.Input((3, 2), batch_size=1), GroupedLSTM(2, 2, stateful=True)]
+def streamed(path, report, x):
+    """The outputs of signature `step` for each time step of a sequence."""
+    step = tf.saved_model.load(str(path)).signatures["step"]
+    specs = step.structured_input_signature[1]
+    states = {
+        name: tf.zeros((len(x), specs[name].shape[1])) for name in report.states["step"]
+    }
+    (name,) = report.inputs
+    made = []
+    for t in range(x.shape[1]):
+        results = step(**{name: tf.constant(x[:, t : t + 1])}, **states)
+        states = {state: results[state] for state in states}
+        made.append({name: results[name].numpy() for name in report.outputs})
+    return made
+
+
+def test_steps_of_a_stream_are_the_sequence(tmp_path):
+    model = keras.Sequential(
+        [
+            keras.Input((None,), dtype="int32", name="words"),
+            TieredEmbedding(12, 4, density=0.5),
+            GroupedLSTM(6, 2, return_sequences=True),
+            layers.TimeDistributed(layers.Dense(5)),
+            layers.GRU(4, return_sequences=True, name="out"),
+        ]
     )
-    with pytest.raises(ValueError, match="stateful=False"):
-        export_saved_model(stateful, tmp_path / "served")
+    report = export_saved_model(model, tmp_path / "served")
+    assert report.signatures == ["serving_default", "sequence", "step"]
+    assert report.notes == []
+    words = np.random.default_rng(0).integers(0, 12, (3, 6), "int32")
+    made = streamed(tmp_path / "served", report, words)
+    got = np.concatenate([step["out"] for step in made], axis=1)
+    np.testing.assert_allclose(got, model(words), atol=1e-6)
+    assert "state_" in str(report)
+
+
+def test_without_a_step_it_is_said_why(tmp_path):
+    x = keras.Input((6, 3), name="x")
+    y = layers.LSTM(4, return_sequences=True)(x)
+    for model, why in (
+        (two_inputs(), "'both' also goes backwards"),
+        (keras.Model(x, layers.Conv1D(2, 3)(y)), "more than one time step"),
+        # Only the numbers tell.
+        (keras.Model(x, ops.cumsum(y, axis=1)), "differs from that of the whole"),
+        (keras.Model(x, layers.Reshape((24,))(y)), "size"),
+    ):
+        report = export_saved_model(model, tmp_path / "served")
+        assert report.signatures == ["serving_default", "sequence"]
+        (note,) = report.notes
+        assert why in note
+
+
+def test_states_of_stateful_layers_are_inputs_and_outputs(tmp_path):
+    model = keras.Sequential(
+        [
+            keras.Input((4, 3), batch_size=2, name="x"),
+            layers.LSTM(5, stateful=True, return_sequences=True, name="first"),
+            GroupedGRU(4, 2, stateful=True, name="out"),
+        ]
+    )
+    report = export_saved_model(model, tmp_path / "served")
+    names = ["state_first_h", "state_first_c", "state_out_h"]
+    assert report.states["sequence"] == names
+    states = {name: np.zeros((2, 5), "float32") for name in names[:2]}
+    states[names[2]] = np.zeros((2, 4), "float32")
+    for seed in range(3):
+        x = values((2, 4, 3), seed)
+        got = serve(tmp_path / "served", x=x, **states)
+        np.testing.assert_allclose(got["out"], model(x), atol=1e-6)
+        states = {name: got[name] for name in names}
+
+
+LOADING = """
+import sys
+import numpy as np
+import tensorflow as tf
+signatures = tf.saved_model.load(sys.argv[1]).signatures
+x = np.load(sys.argv[2])
+np.save(sys.argv[3], signatures["sequence"](x=tf.constant(x))["out"].numpy())
+assert "keras_sparse_rnn" not in sys.modules
+"""
+
+
+def test_loads_where_this_package_is_not(tmp_path):
+    model = keras.Sequential(
+        [keras.Input((None, 3), name="x"), GroupedLSTM(4, 2, name="out")]
+    )
+    export_saved_model(model, tmp_path / "served")
+    x = values((2, 5, 3))
+    np.save(tmp_path / "x.npy", x)
+    paths = [str(tmp_path / name) for name in ("served", "x.npy", "y.npy")]
+    # Isolated, and from an empty folder, so that it is not on the path by accident.
+    (tmp_path / "empty").mkdir()
+    subprocess.run(
+        [sys.executable, "-c", LOADING, *paths],
+        check=True,
+        cwd=tmp_path / "empty",
+        capture_output=True,
+    )
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), model(x), atol=1e-6)
+
+
+def test_invalid_arguments(tmp_path):
     with pytest.raises(ValueError, match="batch_size='2'"):
         export_saved_model(two_inputs(), tmp_path / "served", batch_size="2")
     assert os.listdir(tmp_path) == []

@@ -9,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers
 
-from keras_sparse_rnn import GroupedLSTM, TieredEmbedding, WeightDropLSTM
+from keras_sparse_rnn import (
+    GroupedGRU,
+    GroupedLSTM,
+    GroupedLSTMCell,
+    GroupedSimpleRNN,
+    RecurrentHighway,
+    RecurrentHighwayCell,
+    TieredEmbedding,
+    WeightDropLSTM,
+)
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("exports need the TensorFlow backend", allow_module_level=True)
@@ -24,7 +33,8 @@ from keras_sparse_rnn.export import (
     export_tflite,
     verification,
 )
-from keras_sparse_rnn.export.lowering.lstm import LoweredLSTM
+from keras_sparse_rnn.export.lowering.cells import LSTMCell
+from keras_sparse_rnn.export.lowering.layer import LoweredRNN, Settings
 
 
 def values(shape, seed=0):
@@ -106,10 +116,35 @@ def variants(length=4, features=6):
         "dropout": layers.LSTM(3, dropout=0.5, recurrent_dropout=0.5),
         "own_function": GroupedLSTM(4, 2, activation=lambda v: v * 0.5),
         "weight_drop": WeightDropLSTM(4, weight_drop=0.5),
+        "gru": layers.GRU(5, return_sequences=True, go_backwards=True),
+        "gru_without_bias": layers.GRU(4, use_bias=False),
+        "gru_before": layers.GRU(4, reset_after=False, return_sequences=True),
+        "gru_softmax": layers.GRU(4, recurrent_activation="softmax"),
+        "grouped_gru": GroupedGRU(7, [2, 4, 1], input_density=0.5),
+        "grouped_before": GroupedGRU(6, 2, reset_after=False),
+        "simple": layers.SimpleRNN(4, return_sequences=True),
+        "grouped_simple": GroupedSimpleRNN(6, [1, 3, 2], activation="relu"),
+        "highway": RecurrentHighway(5, depth=3, return_sequences=True),
+        "shallow": RecurrentHighway(3, depth=1, use_bias=False),
+        "cell": layers.RNN(layers.LSTMCell(3), go_backwards=True),
+        "cells": layers.RNN(
+            [
+                layers.GRUCell(4),
+                GroupedLSTMCell(6, 2),
+                RecurrentHighwayCell(3, 2),
+                layers.SimpleRNNCell(2),
+            ],
+            return_sequences=True,
+        ),
     }
     for name, layer in made.items():
         layer.name = name
-    return keras.Model(x, [layer(x) for layer in made.values()]), len(made)
+    model = keras.Model(x, [layer(x) for layer in made.values()])
+    # Biases of zero would hide what is done with them.
+    for number, variable in enumerate(model.trainable_variables):
+        if "bias" in variable.name:
+            variable.assign(0.3 * values(variable.shape, seed=number))
+    return model, len(made)
 
 
 @pytest.mark.parametrize(
@@ -131,14 +166,16 @@ def test_language_model(exported):
     assert count(path, "WHILE") == 2
     assert count(path, "BATCH_MATMUL") == count(path, "TRANSPOSE") == 0
     assert not [name for name in report.operators if "CUSTOM" in name]
+    assert report.operators["WHILE"] == 2
     assert report.bytes == path.stat().st_size
-    assert report.lowering == "loop"
+    assert report.runtimes == ["Interpreter", "CompiledModel"]
+    assert all(memory > 0 for memory in report.peak_memory.values())
     assert report.max_difference < 1e-5
     assert any("batch size" in note for note in report.notes)
-    assert report.layers == [
-        f"{model.layers[1].name}: loop over 4 groups",
-        f"{model.layers[2].name}: loop",
-    ]
+    assert report.layers == {
+        model.layers[1].name: "loop over 4 groups",
+        model.layers[2].name: "loop",
+    }
     text = str(report)
     assert "model.tflite" in text
     assert "WHILE" in text
@@ -275,21 +312,31 @@ def test_bidirectional(tmp_path):
     assert count(path, "WHILE") == len(report.layers) == 6
 
 
-def test_other_recurrent_layers_keep_their_own_loop(tmp_path):
+class Doubled(layers.GRU):
+    """A layer of whose equations nothing is known."""
+
+    def call(self, sequences, initial_state=None, mask=None, training=False):
+        return 2 * super().call(sequences, initial_state, mask, training)
+
+
+def test_unknown_recurrent_layers_keep_their_own_loop(tmp_path):
     model = keras.Sequential(
         [
             keras.Input((5, 3)),
-            layers.GRU(4, return_sequences=True, name="gru"),
+            Doubled(4, return_sequences=True, name="doubled"),
             layers.RNN(layers.SimpleRNNCell(4), name="rnn"),
         ]
     )
     path = tmp_path / "model.tflite"
     report = export_tflite(model, path)
     assert_same(path, model, values((1, 5, 3)))
-    assert report.layers == [
-        "gru: Keras's own loop (GRU)",
-        "rnn: Keras's own loop (RNN)",
-    ]
+    assert report.layers == {"doubled": "Keras's own loop (Doubled)", "rnn": "loop"}
+    for arguments, message in (
+        ({"lowering": "unrolled"}, "'doubled' .Doubled. can't be unrolled"),
+        ({"streaming": "states"}, "not known what the states of Layer 'doubled'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            export_tflite(model, path, **arguments)
 
 
 def nested_model():
@@ -424,7 +471,7 @@ def test_lowered_layers_compute_what_keras_does(data):
         state = [keras.ops.convert_to_tensor(one) for one in state]
     expected = keras.tree.flatten(layer(x, initial_state=state, mask=mask))
     for lowering in ("loop", "unrolled"):
-        lowered = LoweredLSTM(layer, lowering)
+        lowered = LoweredRNN(layer, Settings({"": lowering}))
         got = keras.tree.flatten(lowered(x, initial_state=state, mask=mask))
         for a, b in zip(got, expected, strict=True):
             np.testing.assert_allclose(a, b, atol=1e-5)
@@ -439,6 +486,13 @@ class Subclassed(keras.Model):
         return self.lstm(inputs)
 
 
+class Random(keras.Model):
+    """Not a function of its input, nor ever built."""
+
+    def call(self, inputs):
+        return inputs + np.random.default_rng().standard_normal()
+
+
 class Halved(keras.Model):
     """Built of layers as a Functional model is, but with a `call` of its own."""
 
@@ -449,8 +503,20 @@ class Halved(keras.Model):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"lowering": "fused"}, "not offered yet.*CompiledModel"),
-        ({"lowering": "rolled"}, "'auto', 'loop' or 'unrolled'.*rolled"),
+        ({"lowering": "fused"}, "CompiledModel.*target='interpreter'"),
+        ({"lowering": "rolled"}, "'auto', 'loop', 'unrolled', 'fused'.*rolled"),
+        ({"lowering": {"lstm_99": "loop"}}, "name layers.*'lstm_99'"),
+        ({"target": "phone"}, "'any', 'interpreter', 'micro'.*phone"),
+        ({"streaming": True}, "'states', 'memory'.*True"),
+        ({"streaming": "memory"}, "streaming='states', or pass target="),
+        ({"streaming": "states", "lowering": "loop"}, "leave `lowering` at 'auto'"),
+        ({"streaming": "states", "time_steps": 3}, "Leave it out.*time_steps=3"),
+        ({"quantize": "int8"}, "needs `representative_data`"),
+        ({"representative_data": [1]}, "is for quantize='int8'.*None"),
+        ({"max_error": 0}, "positive number.*max_error=0"),
+        ({"metric": "mse"}, "`metric` and `data` go together"),
+        ({"metric": 3, "data": (1, 2)}, "must be a function.*metric=3"),
+        ({"metric": "mse", "data": 3}, "pair .x, y."),
         ({"quantize": "int4"}, "'dynamic'.*int4"),
         ({"quantize": True}, "'dynamic'.*True"),
         ({"batch_size": 0}, "batch_size=0"),
@@ -466,27 +532,27 @@ def test_invalid_arguments(tmp_path, arguments, message):
 
 def test_invalid_models(tmp_path):
     path = tmp_path / "model.tflite"
+    x = keras.Input((3, 2))
+    for model, message in (
+        (keras.Sequential([layers.LSTM(2)]), "keras.Input"),
+        ("model", "must be a Keras model"),
+        (Random(), "can't be turned into a graph"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            export_tflite(model, path)
+    with pytest.raises(ValueError, match="fixes it at 3"):
+        export_tflite(keras.Model(x, layers.LSTM(2)(x)), path, time_steps=4)
+    assert os.listdir(tmp_path) == []
+
+
+def test_models_of_code(tmp_path):
+    path = tmp_path / "model.tflite"
     subclassed = Subclassed()
     subclassed(values((1, 3, 2)))
     x = keras.Input((3, 2))
-    stateful = keras.Sequential(
-        [keras.Input((3, 2), batch_size=1), layers.LSTM(2, stateful=True)]
-    )
-    for model, message in (
-        (subclassed, "subclassed model.*Subclassed"),
-        (Halved(x, layers.LSTM(2)(x)), "subclassed model.*Halved"),
-        (stateful, "stateful=False"),
-        (keras.Sequential([layers.LSTM(2)]), "keras.Input"),
-        ("model", "must be a Keras model"),
-        (keras.Model(x, layers.LSTM(2)(x)), None),
-    ):
-        if message is None:
-            with pytest.raises(ValueError, match="fixes it at 3"):
-                export_tflite(model, path, time_steps=4)
-        else:
-            with pytest.raises(ValueError, match=message):
-                export_tflite(model, path)
-    assert os.listdir(tmp_path) == []
+    for model in (subclassed, Halved(x, layers.LSTM(2)(x))):
+        export_tflite(model, path)
+        assert_same(path, model, values((1, 3, 2)))
 
 
 def test_unwritable_paths_are_found_before_the_work(tmp_path, monkeypatch):
@@ -507,10 +573,8 @@ def test_unwritable_paths_are_found_before_the_work(tmp_path, monkeypatch):
 def test_a_wrong_file_is_not_written(tmp_path, monkeypatch):
     path = tmp_path / "model.tflite"
     path.write_bytes(b"older")
-    step = LoweredLSTM.step
-    monkeypatch.setattr(
-        LoweredLSTM, "step", lambda self, row, h, c: step(self, row + 0.1, h, c)
-    )
+    project = LSTMCell.project
+    monkeypatch.setattr(LSTMCell, "project", lambda *given: project(*given) + 0.1)
     with pytest.raises(RuntimeError, match="differs from the Keras model"):
         export_tflite(language_model(length=4), path)
     assert path.read_bytes() == b"older"
@@ -542,8 +606,19 @@ def test_check_inputs_suit_the_model():
     assert (drawn[:, -2:] == 0).all()
 
 
-def test_not_a_tflite_file(tmp_path):
+def test_broken_files(exported, tmp_path):
     path = tmp_path / "model.tflite"
-    path.write_bytes(b"not a model at all")
-    with pytest.raises(ValueError, match=r"no TFLite file.*model\.tflite"):
-        TFLiteModel(path)
+    whole = exported[1].read_bytes()
+    assert TFLiteModel(whole).input_names == ["words"]
+    for content, message in (
+        (b"", "empty"),
+        (b"not a model at all", "TFLite file: it does not bear"),
+        (whole[:9], "damaged"),
+        *((whole[: len(whole) * k // 7], "damaged") for k in range(1, 7)),
+        (whole[:-1], "damaged"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"model\.tflite' is .*{message}"):
+            TFLiteModel(path)
+    with pytest.raises(ValueError, match=r"missing\.tflite' can't be read"):
+        TFLiteModel(tmp_path / "missing.tflite")

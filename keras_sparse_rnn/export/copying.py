@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from keras_sparse_rnn._graphs import as_graph
 from keras_sparse_rnn._models import copied_lambda, is_graph, layers_of
 
 _NARROWED = {"int64": "int32", "uint32": "int32", "uint64": "int32"}
@@ -17,8 +18,12 @@ _FLOATS = {"float16", "bfloat16", "float64", "mixed_float16", "mixed_bfloat16"}
 Replace = Callable[[Any], Any]
 
 
-def check_model(model: Any) -> None:
-    """Raises unless `model` can be copied and exported."""
+def checked(model: Any) -> Any:
+    """A model as a graph that can be copied and exported: itself, if it is one.
+
+    Raises:
+        ValueError: If it is no model, can't be one, or Keras runs on another backend.
+    """
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
             "Only Keras with the TensorFlow backend can export. Save the model with "
@@ -31,29 +36,29 @@ def check_model(model: Any) -> None:
             f"`model` must be a Keras model. Received: model={model!r} of type "
             f"{type(model).__name__}."
         )
-    if not is_graph(model):
-        raise ValueError(
-            "`model` must be a Sequential or a Functional model: the layers of a "
-            "subclassed model can't be found without running its code. Build the "
-            "same layers as `keras.Model(inputs, outputs)`. Received: model "
-            f"'{model.name}' of type {type(model).__name__}."
-        )
-    if not hasattr(model, "inputs"):
+    graph = as_graph(model)
+    if not hasattr(graph, "inputs"):
         raise ValueError(
             f"Model '{model.name}' does not know the shape of its inputs yet. Add a "
             "`keras.Input`, or build it, before exporting."
         )
+    return graph
+
+
+def is_stateful(model: Any) -> bool:
+    """Whether some recurrent layer goes on from the states of the call before."""
+    return any(
+        getattr(layer, "stateful", False)
+        and isinstance(layer, (keras.layers.RNN, keras.layers.Bidirectional))
+        for layer in layers_of(model)
+    )
+
+
+def reset(model: Any) -> None:
+    """Sets the states of a model's stateful layers to zeros."""
     for layer in layers_of(model):
-        if getattr(layer, "stateful", False) and isinstance(
-            layer, (keras.layers.RNN, keras.layers.Bidirectional)
-        ):
-            raise ValueError(
-                f"Layer '{layer.name}' has stateful=True, and an exported file does "
-                "not carry states from call to call. Build the model with "
-                "stateful=False and set_weights(model.get_weights()); to go on from "
-                "earlier states, make them inputs (initial_state=...) and outputs "
-                "(return_state=True)."
-            )
+        if isinstance(layer, keras.layers.RNN) and layer.stateful:
+            layer.reset_state()
 
 
 def needs_float32(model: Any) -> bool:

@@ -10,9 +10,17 @@ from typing import Any
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+from keras_sparse_rnn.export import flatfile
+
+# What the names of states begin with; see `lowering.carried`.
+_STATE = "state_"
+
 
 class TFLiteModel:
     """A TFLite file as a function of NumPy arrays.
+
+    A file that takes states (of `streaming="states"`, or of stateful layers) is called
+    with `step`, which hands the states that come out to the next step.
 
     Args:
         path: The file, or its content as `bytes`.
@@ -23,24 +31,33 @@ class TFLiteModel:
             For a file of `export_tflite` that is the Keras model's order.
         output_names: Names of the outputs, in the order in which it returns them.
         input_shapes: Shapes of the inputs; -1 where any size will do.
+        state_names: Those of the inputs that are states: an output has the same name.
 
     Example:
 
     >>> model = TFLiteModel("model.tflite")
     >>> model(np.zeros((1, 32), "int32")).shape
     (1, 32, 10000)
+
+    >>> step = TFLiteModel("step.tflite")  # of streaming="states"
+    >>> for word in words:
+    ...     scores = step.step(np.array([[word]], "int32"))
+    >>> step.reset()  # before another stream
     """
 
     def __init__(self, path: str | os.PathLike[str] | bytes, threads: int = 1):
-        content = path if isinstance(path, bytes) else Path(path).read_bytes()
+        if isinstance(path, bytes):
+            content, shown = path, "The content"
+            flatfile.check(content, shown)
+        else:
+            content, shown = flatfile.read(Path(path)), f"'{path}'"
         try:
             self._interpreter = Interpreter(model_content=content, num_threads=threads)
             runner = self._interpreter.get_signature_runner()
-        except ValueError as error:
-            shown = "bytes" if isinstance(path, bytes) else f"'{path}'"
+        except (ValueError, RuntimeError) as error:
             raise ValueError(
-                "This is no TFLite file with one signature that this runtime can "
-                f"load. Received: path={shown}. LiteRT says: {error}"
+                f"{shown} is no TFLite file with one signature that this runtime can "
+                f"load. LiteRT says: {error}"
             ) from error
         self._inputs = self._interpreter.get_input_details()
         self._outputs = self._interpreter.get_output_details()
@@ -50,7 +67,38 @@ class TFLiteModel:
             tuple(int(size) for size in detail["shape_signature"])
             for detail in self._inputs
         ]
+        self.state_names = [
+            name
+            for name in self.input_names
+            if name.startswith(_STATE) and name in self.output_names
+        ]
         self._shapes: list[tuple[int, ...]] | None = None
+        self._states: list[Any] = []
+        self.reset()
+
+    def step(self, *inputs: Any) -> Any:
+        """Computes the outputs and keeps the states for the next step.
+
+        Args:
+            *inputs: One array for each input that is no state, in their order.
+
+        Returns:
+            An array, or a list of arrays, of the outputs that are no states.
+        """
+        outputs = self(*inputs, *self._states)
+        outputs = outputs if isinstance(outputs, list) else [outputs]
+        count = len(outputs) - len(self.state_names)
+        self._states = outputs[count:]
+        return outputs[0] if count == 1 else outputs[:count]
+
+    def reset(self) -> None:
+        """Begins anew: states of zeros, also those that the file keeps itself."""
+        count = len(self.input_shapes) - len(self.state_names)
+        self._states = [
+            np.zeros(shape, "float32") for shape in self.input_shapes[count:]
+        ]
+        if self._shapes is not None:
+            self._interpreter.reset_all_variables()
 
     def __call__(self, *inputs: Any) -> Any:
         """Computes the outputs.

@@ -2,81 +2,189 @@
 
 import os
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import keras
-import tensorflow as tf
+import numpy as np
 
-from keras_sparse_rnn.export import copying, files
+from keras_sparse_rnn.export import copying, files, streams, verification
+from keras_sparse_rnn.export.arguments import check_positive
+from keras_sparse_rnn.export.lowering import Carried, Replacer, Settings
+from keras_sparse_rnn.export.serving import Serving, serving
+
+# Signatures: the whole sequence, under its own name too, and one step of a stream.
+_SEQUENCE = ("serving_default", "sequence")
+_STEP = "step"
+# Float32 sums in another order; of the largest value of an output, or of 1.
+_TOLERANCE = 1e-5
+_LENGTH = 7
+
+
+@dataclass(frozen=True)
+class SavedModelReport:
+    """What `export_saved_model` wrote.
+
+    Attributes:
+        path: The directory.
+        signatures: Names of the signatures.
+        inputs: Names of the model's inputs, the same in all signatures.
+        outputs: Names of the model's outputs, the same in all signatures.
+        states: For each signature the names of the states, each both an input and an
+            output: hand back what came out, and zeros to begin anew.
+        notes: What else is worth knowing, such as why there is no step.
+    """
+
+    path: Path
+    signatures: list[str]
+    inputs: list[str]
+    outputs: list[str]
+    states: dict[str, list[str]]
+    notes: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        rows = [("directory", str(self.path))]
+        rows += [("input", name) for name in self.inputs]
+        rows += [("output", name) for name in self.outputs]
+        for name in self.signatures:
+            states = ", ".join(self.states[name])
+            rows.append(("signature", f"{name}{', with ' if states else ''}{states}"))
+        rows += [("note", note) for note in self.notes]
+        return "\n".join(f"{name:<12}{text}" for name, text in rows)
 
 
 def export_saved_model(
     model: Any, path: str | os.PathLike[str], batch_size: int | None = None
-) -> None:
-    """Writes a TensorFlow SavedModel with one signature, `serving_default`.
+) -> SavedModelReport:
+    """Writes a TensorFlow SavedModel that serves sequences, and steps of a stream.
 
-    The signature's inputs are named after the model's inputs and its outputs after
-    the layers that make them. Recurrent layers are written without cuDNN, so that
-    the file runs on machines with and without a GPU. Dropout is off.
+    It has the signatures `serving_default` and `sequence`, which are one and take whole
+    sequences, and, where the model can be run one time step at a time, `step`: that
+    takes one time step and the states of all recurrent layers, and gives one time step
+    and the new states. States are named `state_…` after their layers: hand back what
+    came out, and zeros to begin anew. So are those of layers with `stateful=True`, in
+    `sequence` too.
+
+    Inputs are named after the model's inputs and outputs after the layers that make
+    them. `tf.saved_model.load` loads it in a process that has neither Keras nor this
+    package. Recurrent layers are written without cuDNN, so that the file runs on
+    machines with and without a GPU. Dropout is off.
 
     Args:
-        model: A Sequential or Functional Keras model. It is not changed.
+        model: A Keras model; one whose `call` is code is made a graph of layers first.
+            It is not changed.
         path: The directory to write. An older SavedModel there is replaced, but
             only once the new one is complete.
         batch_size: Fixes the batch size. By default it is as in the model,
             usually unknown, so that any batch can be served.
+
+    Returns:
+        What was written. If there is no `step`, the notes say why.
 
     Raises:
         ValueError: If the model can't be exported or `path` can't be written to.
 
     Example:
 
-    >>> export_saved_model(model, "serving/1")
-    >>> served = tf.saved_model.load("serving/1").signatures["serving_default"]
+    >>> report = export_saved_model(model, "serving/1")
+    >>> served = tf.saved_model.load("serving/1").signatures
+    >>> served["sequence"](words=words)
+    >>> states = {name: tf.zeros((1, 64)) for name in report.states["step"]}
+    >>> made = served["step"](words=words[:, :1], **states)
+    >>> states = {name: made[name] for name in states}
     """
-    copying.check_model(model)
+    model = copying.checked(model)
     check_positive("batch_size", batch_size)
+    notes: list[str] = []
     with files.new_directory(Path(path), "saved_model.pb") as directory:
         shapes = [list(tensor.shape) for tensor in model.inputs]
         if batch_size is not None:
             for shape in shapes:
                 shape[0] = batch_size
-        graph = copying.copy_model(model, lambda layer: None, shapes)
-        archive = keras.export.ExportArchive()
-        archive.track(graph)
         with warnings.catch_warnings():
             # From inside TensorFlow, and from layers that look at their inputs'
             # values where there are some; while a function is traced there are none.
             warnings.simplefilter("ignore", DeprecationWarning)
-            archive.add_endpoint("serving_default", serving_function(graph))
+            archive = keras.export.ExportArchive()
+            graph, whole = _sequence(model, shapes)
+            archive.track(graph)
+            states = {}
+            for name in _SEQUENCE:
+                archive.add_endpoint(name, whole.function)
+                states[name] = list(whole.states)
+            try:
+                graph, step = _step(model, shapes)
+                archive.track(graph)
+                archive.add_endpoint(_STEP, step.function)
+                states[_STEP] = list(step.states)
+            except ValueError as error:
+                notes.append(f"no signature '{_STEP}': {error}")
             archive.write_out(str(directory), verbose=False)
+    return SavedModelReport(
+        Path(path), list(states), whole.inputs, whole.outputs, states, notes
+    )
 
 
-def serving_function(graph: Any) -> Any:
-    """A model's inference as a TensorFlow function with named inputs and outputs.
+def _sequence(model: Any, shapes: Sequence[Any]) -> tuple[Any, Serving]:
+    if not copying.is_stateful(model):
+        graph = copying.copy_model(model, lambda layer: None, shapes)
+        return graph, serving(graph)
+    carried = Carried(each_call=False)
+    replacer = Replacer(Settings({"": "loop"}, carried=carried))
+    graph = copying.copy_model(model, replacer, shapes)
+    return graph, serving(graph, carried)
 
-    Args:
-        graph: What `copying.copy_model` returns.
+
+def _step(model: Any, shapes: Sequence[Any]) -> tuple[Any, Serving]:
+    """The model as one step.
+
+    Raises:
+        ValueError: If a stream of such steps is not the whole sequence.
     """
-    names = copying.output_names(graph)
-
-    def serve(*inputs: Any) -> dict[str, Any]:
-        outputs = graph(list(inputs), training=False)
-        return dict(zip(names, keras.tree.flatten(outputs), strict=True))
-
-    signature = [
-        tf.TensorSpec(tensor.shape, tensor.dtype, name=name)
-        for tensor, name in zip(graph.inputs, copying.input_names(graph), strict=True)
-    ]
-    return tf.function(serve, input_signature=signature, autograph=False)
-
-
-def check_positive(name: str, value: object) -> None:
-    """Raises unless `value` is `None` or a positive integer."""
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(
-            f"`{name}` must be a positive integer or None. Received: {name}={value!r}."
+    timed = streams.timed(model)
+    if not any(timed):
+        raise ValueError("no input has an axis of time, behind the batch.")
+    streams.check(model)
+    carried = Carried(each_call=True)
+    settings = Settings({"": "auto"}, carried=carried, streaming="states")
+    graph = copying.copy_model(
+        model, Replacer(settings), streams.step_shapes(shapes, timed)
+    )
+    step = serving(graph, carried)
+    reference = copying.copy_model(model, lambda layer: None, shapes)
+    batched = [[shape[0] or 2, *shape[1:]] for shape in shapes]
+    arrays = dict(
+        zip(
+            step.inputs,
+            verification.check_inputs(reference, batched, _LENGTH),
+            strict=True,
         )
+    )
+    expected = reference([keras.ops.convert_to_tensor(one) for one in arrays.values()])
+    states = {
+        name: np.zeros((batched[0][0], shape[1]), "float32")
+        for name, shape in step.states.items()
+    }
+    made = []
+    for frame in streams.frames(arrays, step.inputs, timed):
+        results = step.function(*frame.values(), *states.values())
+        states = {name: results[name] for name in states}
+        made.append([results[name].numpy() for name in step.outputs])
+    for name, got, want in zip(
+        step.outputs,
+        zip(*made, strict=True),
+        keras.tree.flatten(expected),
+        strict=True,
+    ):
+        want = keras.ops.convert_to_numpy(want)
+        joined = np.concatenate(streams.of_sequence(list(got), want), axis=1)
+        difference = np.abs(joined - want).max(initial=0.0)
+        if not difference <= _TOLERANCE * max(1.0, np.abs(want).max(initial=0.0)):
+            raise ValueError(
+                f"output '{name}' of a stream of steps differs from that of the whole "
+                f"sequence by {difference:.3g}: some layer must look at more than one "
+                "time step."
+            )
+    return graph, step

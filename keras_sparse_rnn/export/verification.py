@@ -1,81 +1,195 @@
 """A written file against the model it was made from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-from ai_edge_litert.compiled_model import CompiledModel
 
 from keras_sparse_rnn._models import layers_of
-from keras_sparse_rnn.export import copying
-from keras_sparse_rnn.export.runtime import TFLiteModel
+from keras_sparse_rnn.export import copying, running, streams
 
-# Of the largest value of an output, or of 1: float32 sums in another order.
-TOLERANCE = 1e-4
+# Of the largest value of an output: how far a file may be from the model.
+BOUNDS = {None: 1e-4, "float16": 0.01, "dynamic": 0.1, "int8": 0.1}
+# Float32 sums in another order; of the largest value of an output, or of 1.
+_STREAM = 1e-5
 # Two lengths, so that a file that takes any length is seen to do so.
 _LENGTHS = (16, 25)
+_STREAM_LENGTHS = (12, 7)
+_SAMPLES = 4
+
+Arrays = dict[str, Any]
 
 
-def max_difference(
-    content: bytes, model: Any, shapes: Sequence[Sequence[int | None]], exact: bool
-) -> float:
-    """Largest absolute difference between a TFLite file and a Keras model.
+@dataclass(frozen=True)
+class Plan:
+    """What is to be checked.
 
-    Both of LiteRT's runtimes run the file on fixed random inputs, twice each.
+    Attributes:
+        path: The file.
+        model: The Keras model whose inference it should be: a Functional model with
+            flat inputs and outputs, for sequences.
+        inputs: Names of the model's inputs, in order.
+        outputs: Names of its outputs, in order.
+        shapes: Shapes of the file's inputs; `None` for the number of time steps where
+            any will do.
+        states: Name and shape of each state that the file takes and gives.
+        streaming: `None`; `"states"` or `"memory"` if the file is one step of a stream.
+        timed: Which inputs have an axis of time, behind the batch.
+        runtimes: Those that should take the file.
+        quantize: How the file is quantized, `None` if it is not.
+        bound: The largest difference allowed, as a share of an output's largest value.
+        samples: `None`, or arrays by the inputs' names to check with.
+    """
 
-    Args:
-        content: The file.
-        model: The Keras model; its inference only.
-        shapes: Shapes of the file's inputs; `None` for the number of time steps
-            where any will do.
-        exact: Whether the file should compute what the model does but for
-            rounding; else it may be quantized.
+    path: Path
+    model: Any
+    inputs: Sequence[str]
+    outputs: Sequence[str]
+    shapes: Sequence[Sequence[int | None]]
+    states: Mapping[str, Sequence[int]]
+    streaming: str | None
+    timed: Sequence[bool]
+    runtimes: Sequence[str]
+    quantize: str | None
+    bound: float
+    samples: Sequence[Arrays] | None
 
-    Returns:
-        The difference over all outputs, inputs and runtimes.
+
+@dataclass(frozen=True)
+class Result:
+    """How far a file is from its model.
+
+    Attributes:
+        difference: The largest absolute difference, over all.
+        share: The largest as a share of its output's largest value.
+        by_runtime: The largest absolute difference in each runtime.
+        memory: Peak memory in bytes in each runtime; `None` where it can't be told.
+    """
+
+    difference: float
+    share: float
+    by_runtime: dict[str, float]
+    memory: dict[str, int | None]
+
+
+def verify(plan: Plan) -> Result:
+    """Runs a file in LiteRT's runtimes, and the model in Keras, on the same inputs.
+
+    Several inputs, each twice. A file that carries states runs several steps from
+    states of zero, a step of a stream as many as a sequence has.
 
     Raises:
         RuntimeError: If a runtime can't load or run the file, a second run gives
             something else than the first, or the difference is too large.
     """
-    graph = copying.graph_of(model)
-    dynamic = any(None in shape for shape in shapes)
-    worst = 0.0
-    for length in _LENGTHS if dynamic else (None,):
-        inputs = check_inputs(graph, shapes, length)
-        expected = _predict(graph, inputs)
-        for name, run in (
-            ("Interpreter", _interpreter),
-            ("CompiledModel", _compiled_model),
-        ):
-            try:
-                first, second = run(content, inputs)
-            except (RuntimeError, ValueError) as error:
-                raise RuntimeError(
-                    f"LiteRT's {name} can't run the file made from model "
-                    f"'{model.name}'. Nothing was written. It says: {error}"
-                ) from error
-            if any(
-                not np.array_equal(a, b, equal_nan=True)
-                for a, b in zip(first, second, strict=True)
-            ):
-                raise RuntimeError(
-                    f"Two runs of LiteRT's {name} on the same inputs gave different "
-                    "outputs, so the file would carry something over from call to "
-                    "call, or draw random numbers. Nothing was written. Check "
-                    f"whether a layer of model '{model.name}' was called with "
-                    "training=True."
+    sequences = _sequences(plan)
+    expected = [_expected(plan, sequence) for sequence in sequences]
+    episodes = [_steps(plan, sequence) for sequence in sequences]
+
+    def run(runtime: str) -> running.Run:
+        try:
+            return running.run(
+                plan.path,
+                runtime,
+                episodes,
+                plan.states,
+                twice=plan.streaming != "memory",
+            )
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"LiteRT's {runtime} can't run the file made from model "
+                f"'{plan.model.name}'. Nothing was written. It says: {error}"
+            ) from error
+
+    with ThreadPoolExecutor() as pool:
+        runs = dict(zip(plan.runtimes, pool.map(run, plan.runtimes), strict=True))
+    by_runtime, shares = {}, []
+    for runtime, made in runs.items():
+        if not made.same:
+            raise RuntimeError(
+                f"Two runs of LiteRT's {runtime} on the same inputs gave different "
+                "outputs, so the file would carry something over from call to call, "
+                "or draw random numbers. Nothing was written. Check whether a layer "
+                f"of model '{plan.model.name}' was called with training=True."
+            )
+        difference, share = _compare(plan, runtime, expected, made.outputs)
+        by_runtime[runtime] = difference
+        shares.append(share)
+    return Result(
+        max(by_runtime.values()),
+        max(shares),
+        by_runtime,
+        {runtime: made.memory for runtime, made in runs.items()},
+    )
+
+
+def _sequences(plan: Plan) -> list[list[Arrays]]:
+    """For each episode what the Keras model is called with, one call after another."""
+    calls = 2 if plan.states and plan.streaming is None else 1
+    if plan.samples is not None:
+        return [[sample] for sample in plan.samples[:_SAMPLES]]
+    wanted: Sequence[Any] = plan.shapes
+    lengths: Sequence[int | None] = _LENGTHS
+    if plan.streaming is not None:
+        wanted = [tensor.shape for tensor in plan.model.inputs]
+        lengths = _STREAM_LENGTHS
+    if not any(None in shape[1:] for shape in wanted):
+        lengths = (None, None)
+    batched = [
+        (own[0], *shape[1:]) for own, shape in zip(plan.shapes, wanted, strict=True)
+    ]
+    found = []
+    for seed, length in enumerate(lengths):
+        found.append(
+            [
+                dict(
+                    zip(
+                        plan.inputs,
+                        check_inputs(plan.model, batched, length, seed + 2 * call),
+                        strict=True,
+                    )
                 )
-            for got, want, output in zip(
-                first, expected, copying.output_names(graph), strict=True
-            ):
-                worst = max(worst, _difference(got, want, output, name, exact))
-    return worst
+                for call in range(calls)
+            ]
+        )
+    return found
+
+
+def _expected(plan: Plan, calls: Sequence[Arrays]) -> list[list[Any]]:
+    """The Keras model's outputs for each call of an episode."""
+    model = plan.model
+    # Keras draws dropout masks, unused, in inference too. The model's random state
+    # shall be what it was.
+    kept = [(variable, variable.numpy()) for variable in model.non_trainable_variables]
+    copying.reset(model)
+    made = []
+    for arrays in calls:
+        inputs = [keras.ops.convert_to_tensor(arrays[name]) for name in plan.inputs]
+        outputs = keras.tree.flatten(model(inputs))
+        made.append([keras.ops.convert_to_numpy(one) for one in outputs])
+    copying.reset(model)
+    for variable, value in kept:
+        variable.assign(value)
+    return made
+
+
+def _steps(plan: Plan, calls: Sequence[Arrays]) -> list[Arrays]:
+    """What the file is called with, step by step."""
+    if plan.streaming is None:
+        return list(calls)
+    (arrays,) = calls
+    return list(streams.frames(arrays, plan.inputs, plan.timed))
 
 
 def check_inputs(
-    graph: Any, shapes: Sequence[Sequence[int | None]], length: int | None
+    graph: Any,
+    shapes: Sequence[Sequence[int | None]],
+    length: int | None,
+    seed: int = 0,
 ) -> list[Any]:
     """Deterministic inputs that a model accepts.
 
@@ -86,6 +200,7 @@ def check_inputs(
         graph: A Functional model.
         shapes: Shapes of its inputs.
         length: The number of time steps where a shape leaves it open.
+        seed: What the numbers are drawn from.
 
     Returns:
         One array for each input.
@@ -99,7 +214,7 @@ def check_inputs(
     padding = [
         layer.mask_value for layer in layers if isinstance(layer, keras.layers.Masking)
     ]
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(seed)
     inputs = []
     for tensor, shape in zip(graph.inputs, shapes, strict=True):
         size = [length or 1 if axis is None else axis for axis in shape]
@@ -125,82 +240,77 @@ def _device_dtype(dtype: Any) -> str:
     return "float32" if dtype.kind == "f" else copying.narrowed(dtype.name)
 
 
-def _predict(graph: Any, inputs: Sequence[Any]) -> list[Any]:
-    # Keras draws dropout masks, unused, in inference too. The model's random state
-    # shall be what it was.
-    kept = [(variable, variable.numpy()) for variable in graph.non_trainable_variables]
-    outputs = graph([keras.ops.convert_to_tensor(array) for array in inputs])
-    for variable, value in kept:
-        variable.assign(value)
-    return [keras.ops.convert_to_numpy(one) for one in keras.tree.flatten(outputs)]
+def _compare(
+    plan: Plan,
+    runtime: str,
+    expected: Sequence[Sequence[Sequence[Any]]],
+    made: Sequence[Sequence[Mapping[str, Any]]],
+) -> tuple[float, float]:
+    """The largest difference, absolute and as a share of its output's largest value."""
+    worst, worst_share = 0.0, 0.0
+    for number, name in enumerate(plan.outputs):
+        pairs: list[tuple[Any, Any]] = []
+        for calls, steps in zip(expected, made, strict=True):
+            got = [step[name] for step in steps]
+            wanted = [call[number] for call in calls]
+            if plan.streaming is not None:
+                count = len(got)
+                got = streams.of_sequence(got, wanted[0])
+                if len(got) == count > 1:
+                    wanted = [wanted[0][:, t : t + 1] for t in range(count)]
+            pairs += zip(got, wanted, strict=True)
+        largest = max(_largest(want) for _, want in pairs)
+        difference = max(_difference(a, b, name, runtime) for a, b in pairs)
+        scale = largest if plan.quantize is not None else max(1.0, largest)
+        bound = plan.bound
+        if plan.quantize is None and plan.streaming is not None:
+            bound = min(bound, _STREAM)
+        if not difference <= bound * scale:
+            raise RuntimeError(_too_far(plan, name, runtime, difference, bound, scale))
+        worst = max(worst, difference)
+        # Of an output that is all zeros there is no share.
+        worst_share = max(worst_share, difference / largest if largest else 0.0)
+    return worst, worst_share
 
 
-def _interpreter(content: bytes, inputs: Sequence[Any]) -> list[list[Any]]:
-    model = TFLiteModel(content)
-    results = [model(*inputs) for _ in range(2)]
-    return [one if isinstance(one, list) else [one] for one in results]
+def _too_far(
+    plan: Plan, name: str, runtime: str, difference: float, bound: float, scale: float
+) -> str:
+    text = (
+        f"Output '{name}' of the file differs from the Keras model by "
+        f"{difference:.3g} in LiteRT's {runtime}; at most {bound * scale:.3g} is "
+        f"allowed, {bound:.3g} of {scale:.3g}. Nothing was written."
+    )
+    if plan.quantize is not None:
+        return (
+            f"{text} This is what quantize='{plan.quantize}' costs this model. Export "
+            "it in another form, or, if you know better from data of your own, allow "
+            "more with `max_error=`."
+        )
+    if plan.streaming is not None:
+        return (
+            f"{text} A stream of steps is not the whole sequence for this model: some "
+            "layer must look at more than one step. Export the whole sequence."
+        )
+    return text
 
 
-def _compiled_model(content: bytes, inputs: Sequence[Any]) -> list[list[Any]]:
-    # The file's order of names: this runtime has an alphabetical one.
-    names = TFLiteModel(content)
-    with CompiledModel.from_buffer(content) as model:
-        (key,) = model.get_signature_list()
-        for name, array, shape in zip(
-            names.input_names, inputs, names.input_shapes, strict=True
-        ):
-            if -1 in shape:
-                model.resize_input_tensor_by_name(key, name, array.shape)
-        buffers = {
-            name: model.create_input_buffer_by_name(key, name)
-            for name in names.input_names
-        }
-        outputs = {
-            name: model.create_output_buffer_by_name(key, name)
-            for name in names.output_names
-        }
-        results = []
-        for _ in range(2):
-            for name, array in zip(names.input_names, inputs, strict=True):
-                buffers[name].write(array)
-            model.run_by_name(key, buffers, outputs)
-            details = model.get_output_tensor_details(key)
-            results.append(
-                [
-                    _read(outputs[name], details[name]["shape"], details[name]["dtype"])
-                    for name in names.output_names
-                ]
-            )
-    return results
+def _largest(want: Any) -> float:
+    """The largest value that is finite, without its sign."""
+    values = want.astype("float64")
+    return float(np.abs(values[np.isfinite(values)]).max(initial=0.0))
 
 
-def _read(buffer: Any, shape: Sequence[int], dtype: str) -> Any:
-    count = int(np.prod(shape))
-    return np.array(buffer.read(count, np.dtype(dtype))).reshape(shape)
-
-
-def _difference(got: Any, want: Any, output: str, runtime: str, exact: bool) -> float:
+def _difference(got: Any, want: Any, name: str, runtime: str) -> float:
     if got.shape != want.shape:
         raise RuntimeError(
-            f"Output '{output}' of the file has shape {got.shape} in LiteRT's "
+            f"Output '{name}' of the file has shape {got.shape} in LiteRT's "
             f"{runtime}, but {want.shape} in Keras. Nothing was written."
         )
     got, want = got.astype("float64"), want.astype("float64")
-    if not np.isfinite(want).all():
-        if np.array_equal(got, want, equal_nan=True):
-            return 0.0
-        raise RuntimeError(
-            f"Output '{output}' of the Keras model is not finite on the check "
-            "inputs, so the file can't be checked. Nothing was written."
-        )
-    difference = float(np.abs(got - want).max(initial=0.0))
-    scale = max(1.0, float(np.abs(want).max(initial=0.0)))
-    allowed = scale * (TOLERANCE if exact else 1.0)
-    if not difference <= allowed:
-        raise RuntimeError(
-            f"Output '{output}' of the file differs from the Keras model by "
-            f"{difference:.3g} in LiteRT's {runtime}; at most {allowed:.3g} is "
-            "allowed. Nothing was written."
-            + ("" if exact else " Export without `quantize`.")
-        )
-    return difference
+    finite = np.isfinite(want)
+    if not np.array_equal(got[~finite], want[~finite], equal_nan=True):
+        return float("inf")
+    difference = np.abs(got[finite] - want[finite]).max(initial=0.0)
+    # Not a number is farther than any bound.
+    return float(difference) if np.isfinite(difference) else float("inf")

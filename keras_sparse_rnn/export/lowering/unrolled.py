@@ -1,33 +1,39 @@
 """Each time step written out: a larger file, no loop, a fixed number of steps."""
 
-from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
+from keras_sparse_rnn.export.lowering.cells import Cell, State
+
 
 def run(
-    step: Callable[[Any, Any, Any], tuple[Any, Any]],
+    cell: Cell,
     rows: Any,
-    states: tuple[Any, Any],
+    states: State,
     mask: Any,
     *,
+    before: Any,
     backwards: bool,
     zero_masked: bool,
     sequences: bool,
-) -> tuple[Any, Any, tuple[Any, Any]]:
-    """Runs an LSTM's steps one after the other; see `loop.run`."""
-    h, c = states
+) -> tuple[Any, Any, State]:
+    """Runs the steps of a cell one after the other; see `loop.run`."""
+    step = cell.stepper()
     keeps = [None] * rows.shape[0] if mask is None else tf.unstack(mask)
     pairs = list(zip(tf.unstack(rows), keeps, strict=True))
-    zeros = out = tf.zeros_like(h)
+    out = before
     outputs = []
     for row, keep in reversed(pairs) if backwards else pairs:
-        new_h, new_c = step(row, h, c)
+        new = step(row, states)
         if keep is None:
-            h, c, out = new_h, new_c, new_h
+            states, out = new, new[cell.output]
         else:
-            h, c = tf.where(keep, new_h, h), tf.where(keep, new_c, c)
-            out = tf.where(keep, new_h, zeros if zero_masked else out)
+            shown = new[cell.output]
+            out = tf.where(keep, shown, tf.zeros_like(out) if zero_masked else out)
+            states = tuple(
+                tf.where(keep, after, old)
+                for after, old in zip(new, states, strict=True)
+            )
         outputs.append(out)
-    return out, tf.stack(outputs) if sequences else None, (h, c)
+    return out, tf.stack(outputs) if sequences else None, states

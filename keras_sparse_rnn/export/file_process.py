@@ -1,0 +1,187 @@
+"""Runs one TFLite file in one runtime, as a program of its own.
+
+A runtime may crash, and its memory can be told only from outside of TensorFlow. Run by
+`running`, and only by path: importing the package would cost seconds and memory.
+
+    python file_process.py FOLDER
+
+`FOLDER/request.json` says what to do; `FOLDER/inputs.npz` holds the arrays.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+
+def main(folder):
+    """Does what is asked and writes `answer.json` and `outputs.npz`."""
+    # The folder of this file holds modules that are none of the runtime's business.
+    sys.path.pop(0)
+    import numpy as np
+
+    request = json.loads((folder / "request.json").read_text())
+    with np.load(folder / "inputs.npz") as loaded:
+        arrays = dict(loaded)
+    # Before the first measurement: what it imports is no cost of the file.
+    kind = _Classic if request["runtime"] == "Interpreter" else _Compiled
+    kind.prepare()
+    before = _memory("VmRSS")
+    model = kind(request["path"], request["threads"])
+    outputs, same = {}, True
+    states = request["states"]
+    for e, episode in enumerate(request["episodes"]):
+        model.reset()
+        carried = None
+        for s, names in enumerate(episode):
+            inputs = {name: arrays[key] for name, key in names.items()}
+            model.resize(inputs, states)
+            if carried is None:
+                carried = {
+                    name: np.zeros(shape, "float32") for name, shape in states.items()
+                }
+            inputs.update(carried)
+            first = model.run(inputs)
+            if request["twice"]:
+                second = model.run(inputs)
+                same = same and all(
+                    np.array_equal(first[name], second[name], equal_nan=True)
+                    for name in first
+                )
+            carried = {name: first.pop(name) for name in states}
+            for name, array in first.items():
+                outputs[f"{e}/{s}/{name}"] = array
+    times = []
+    if request["repeats"]:
+        model.resize(inputs, states)
+        model.set(inputs)
+        for number in range(request["warm_up"] + request["repeats"]):
+            begin = time.perf_counter()
+            model.invoke()
+            taken = time.perf_counter() - begin
+            if number >= request["warm_up"]:
+                times.append(taken)
+    peak = _memory("VmHWM")
+    memory = None if before is None else max(0, peak - before)
+    np.savez(folder / "outputs.npz", **outputs)
+    answer = {"same": same, "memory": memory, "seconds": times}
+    (folder / "answer.json").write_text(json.dumps(answer))
+
+
+class _Classic:
+    @staticmethod
+    def prepare():
+        import ai_edge_litert.interpreter  # noqa: F401
+
+    def __init__(self, path, threads):
+        from ai_edge_litert.interpreter import Interpreter
+
+        self.interpreter = Interpreter(model_path=path, num_threads=threads)
+        runner = self.interpreter.get_signature_runner()
+        self.inputs = {
+            name: detail["index"] for name, detail in runner.get_input_details().items()
+        }
+        self.outputs = {
+            name: detail["index"]
+            for name, detail in runner.get_output_details().items()
+        }
+        self.shapes = None
+
+    def reset(self):
+        if self.shapes is not None:
+            self.interpreter.reset_all_variables()
+
+    def resize(self, inputs, states):
+        shapes = {name: inputs[name].shape for name in inputs if name not in states}
+        if shapes == self.shapes:
+            return
+        for name, shape in shapes.items():
+            self.interpreter.resize_tensor_input(self.inputs[name], shape)
+        self.interpreter.allocate_tensors()
+        self.shapes = shapes
+
+    def set(self, inputs):
+        for name, array in inputs.items():
+            self.interpreter.set_tensor(self.inputs[name], array)
+
+    def invoke(self):
+        self.interpreter.invoke()
+
+    def run(self, inputs):
+        self.set(inputs)
+        self.invoke()
+        return {
+            name: self.interpreter.get_tensor(index)
+            for name, index in self.outputs.items()
+        }
+
+
+class _Compiled:
+    @staticmethod
+    def prepare():
+        import ai_edge_litert.compiled_model  # noqa: F401
+
+    def __init__(self, path, threads):
+        from ai_edge_litert.compiled_model import CompiledModel
+        from ai_edge_litert.options import CpuOptions, Options
+
+        options = Options(cpu_options=CpuOptions(num_threads=threads))
+        self.load = lambda: CompiledModel.from_file(path, options=options)
+        self.shapes = None
+
+    def reset(self):
+        pass
+
+    def resize(self, inputs, states):
+        shapes = {name: inputs[name].shape for name in inputs if name not in states}
+        if shapes == self.shapes:
+            return
+        # Anew: this runtime has been seen to crash when inputs are resized twice.
+        self.model = self.load()
+        ((self.key, names),) = self.model.get_signature_list().items()
+        details = self.model.get_input_tensor_details(self.key)
+        for name, shape in shapes.items():
+            if tuple(details[name]["shape"]) != tuple(shape):
+                self.model.resize_input_tensor_by_name(self.key, name, shape)
+        self.inputs = {
+            name: self.model.create_input_buffer_by_name(self.key, name)
+            for name in names["inputs"]
+        }
+        self.outputs = {
+            name: self.model.create_output_buffer_by_name(self.key, name)
+            for name in names["outputs"]
+        }
+        self.shapes = shapes
+
+    def set(self, inputs):
+        for name, array in inputs.items():
+            self.inputs[name].write(array)
+
+    def invoke(self):
+        self.model.run_by_name(self.key, self.inputs, self.outputs)
+
+    def run(self, inputs):
+        import numpy as np
+
+        self.set(inputs)
+        self.invoke()
+        details = self.model.get_output_tensor_details(self.key)
+        made = {}
+        for name, buffer in self.outputs.items():
+            shape, dtype = details[name]["shape"], np.dtype(details[name]["dtype"])
+            count = int(np.prod(shape))
+            made[name] = np.array(buffer.read(count, dtype)).reshape(shape)
+        return made
+
+
+def _memory(field):
+    """Bytes of this process, resident now (`VmRSS`) or at most so far (`VmHWM`)."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next(1024 * int(x.split()[1]) for x in lines if x.startswith(f"{field}:"))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
