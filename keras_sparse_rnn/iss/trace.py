@@ -14,10 +14,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_sparse_rnn._graphs import as_graph
 from keras_sparse_rnn._models import is_graph, layers_of, uncompiled
 from keras_sparse_rnn.iss.components import Family, LayerUnits, Part, Role
 from keras_sparse_rnn.iss.flow import Axis, Call, Flow, flow_of, flows_in
-from keras_sparse_rnn._graphs import as_graph
 from keras_sparse_rnn.iss.slots import Slots
 
 # Of two roles of one axis of a variable, the first counts.
