@@ -56,6 +56,7 @@ class Builder:
         self.length = int(self.random.integers(1, 8))
         self.batch = int(self.random.integers(1, 3))
         self.masked = False
+        self.least = 1
 
     def chance(self, share):
         return bool(self.random.random() < share)
@@ -64,10 +65,11 @@ class Builder:
         return options[self.random.integers(len(options))]
 
     def width(self):
-        return int(self.random.integers(1, 9))
+        return int(self.random.integers(self.least, 9))
 
-    def groups(self, units):
-        count = int(self.random.integers(1, min(units, 3) + 1))
+    def groups(self, units, density=1.0):
+        least = 1 if density == 1 else 2
+        count = int(self.random.integers(least, max(least, min(units, 3)) + 1))
         if self.chance(0.5):
             return count
         cuts = self.random.choice(np.arange(1, units), count - 1, replace=False)
@@ -95,7 +97,7 @@ class Builder:
         if may_turn and self.chance(0.15):
             options["go_backwards"] = True
             self.streamable = False
-        density = self.choice(1.0, 0.5)
+        density = self.choice(1.0, 0.5) if units > 1 else 1.0
         plain = {"use_bias": self.chance(0.7)}
         kind = int(self.random.integers(10))
         lstm = kind in (0, 1, 2, 3) and not options["stateful"] and not self.masked
@@ -105,14 +107,18 @@ class Builder:
             lambda: layers.LSTM(units, **plain, **options),
             lambda: layers.LSTM(units, **options),
             lambda: GroupedLSTM(
-                units, self.groups(units), input_density=density, **plain, **options
+                units,
+                self.groups(units, density),
+                input_density=density,
+                **plain,
+                **options,
             ),
             lambda: WeightDropLSTM(units, weight_drop=0.3, **options),
             lambda: layers.LSTM(units, activation="relu", **options),
             lambda: layers.GRU(units, reset_after=self.chance(0.5), **plain, **options),
             lambda: GroupedGRU(
                 units,
-                self.groups(units),
+                self.groups(units, density),
                 input_density=density,
                 reset_after=self.chance(0.5),
                 **plain,
@@ -165,18 +171,26 @@ class Builder:
                 layers.LayerNormalization(),
                 layers.Dropout(0.5),
             )(x)
-        if kind == 8:
-            # A merge of two branches, of one width if they are added.
-            one, two = self.recurrent(False)(x), self.recurrent(False)(x)
-            if one.shape[-1] == two.shape[-1]:
-                return self.choice(layers.Add(), layers.Multiply())([one, two])
-            return layers.Concatenate()([one, two])
-        if kind == 9:
-            shared = self.recurrent(stateful=False)
-            return ops.tanh(shared(x)) + shared(x)
+        if kind in (8, 9):
+            # Keras adds a tensor (1, time, 1) as a bias along time, and the converter
+            # knows no such thing.
+            self.least = 2
+            merged = self.merged(x) if kind == 8 else self.shared(x)
+            self.least = 1
+            return merged
         if kind == 10:
             return self.handed_on(x)
         return self.nested(x)
+
+    def merged(self, x):
+        one, two = self.recurrent(False)(x), self.recurrent(False)(x)
+        if one.shape[-1] == two.shape[-1]:
+            return self.choice(layers.Add(), layers.Multiply())([one, two])
+        return layers.Concatenate()([one, two])
+
+    def shared(self, x):
+        layer = self.recurrent(stateful=False)
+        return ops.tanh(layer(x)) + layer(x)
 
     def handed_on(self, x):
         self.streamable = self.fusible = False

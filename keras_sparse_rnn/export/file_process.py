@@ -1,31 +1,69 @@
-"""Runs one TFLite file in one runtime, as a program of its own.
+"""Runs TFLite files, as a program of its own.
 
 A runtime may crash, and its memory can be told only from outside of TensorFlow. Run by
-`running`, and only by path: importing the package would cost seconds and memory.
+`running`, and only by path: importing the package would cost seconds and memory. Reads
+one folder a line from standard input, as JSON, and answers each with a line. The folder
+holds `request.json`, which says what to do, and `inputs.npz`.
 
-    python file_process.py FOLDER
-
-`FOLDER/request.json` says what to do; `FOLDER/inputs.npz` holds the arrays.
+Each file is run by a fork of this process, so that what one leaves behind, or a crash,
+concerns no other. Where processes can't be forked, they share this one.
 """
 
 import json
+import os
 import sys
 import time
+import traceback
 from pathlib import Path
 
 
-def main(folder):
-    """Does what is asked and writes `answer.json` and `outputs.npz`."""
+def main():
+    """Answers requests until there are no more."""
     # The folder of this file holds modules that are none of the runtime's business.
     sys.path.pop(0)
+    # What the runtimes print goes to the log; only answers go to the caller.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    # Before anything is measured: what is imported is no cost of a file.
+    import ai_edge_litert.compiled_model
+    import ai_edge_litert.interpreter  # noqa: F401
+
+    for line in sys.stdin:
+        folder = Path(json.loads(line)["folder"])
+        if hasattr(os, "fork"):
+            child = os.fork()
+            if child == 0:
+                _answer(folder)
+                sys.stderr.flush()
+                # Without the ending of a process that this one will have, too.
+                os._exit(0)
+            _, status = os.waitpid(child, 0)
+            code = os.waitstatus_to_exitcode(status)
+        else:
+            _answer(folder)
+            code = 0
+        path = folder / "answer.json"
+        answer = path.read_text() if path.exists() and not code else ""
+        answers.write((answer or json.dumps({"crash": code})) + "\n")
+        answers.flush()
+
+
+def _answer(folder):
+    try:
+        answer = _run(folder)
+    except Exception as error:
+        traceback.print_exc()
+        answer = {"error": f"{error}"}
+    (folder / "answer.json").write_text(json.dumps(answer))
+
+
+def _run(folder):
     import numpy as np
 
     request = json.loads((folder / "request.json").read_text())
     with np.load(folder / "inputs.npz") as loaded:
         arrays = dict(loaded)
-    # Before the first measurement: what it imports is no cost of the file.
     kind = _Classic if request["runtime"] == "Interpreter" else _Compiled
-    kind.prepare()
     before = _memory("VmRSS")
     model = kind(request["path"], request["threads"])
     outputs, same = {}, True
@@ -64,15 +102,10 @@ def main(folder):
     peak = _memory("VmHWM")
     memory = None if before is None else max(0, peak - before)
     np.savez(folder / "outputs.npz", **outputs)
-    answer = {"same": same, "memory": memory, "seconds": times}
-    (folder / "answer.json").write_text(json.dumps(answer))
+    return {"same": same, "memory": memory, "seconds": times}
 
 
 class _Classic:
-    @staticmethod
-    def prepare():
-        import ai_edge_litert.interpreter  # noqa: F401
-
     def __init__(self, path, threads):
         from ai_edge_litert.interpreter import Interpreter
 
@@ -117,10 +150,6 @@ class _Classic:
 
 
 class _Compiled:
-    @staticmethod
-    def prepare():
-        import ai_edge_litert.compiled_model  # noqa: F401
-
     def __init__(self, path, threads):
         from ai_edge_litert.compiled_model import CompiledModel
         from ai_edge_litert.options import CpuOptions, Options
@@ -184,4 +213,4 @@ def _memory(field):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

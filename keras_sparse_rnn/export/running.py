@@ -1,9 +1,6 @@
 """A TFLite file run in a process of its own: its outputs, its memory, its time."""
 
 import json
-import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from keras_sparse_rnn.export.workers import Worker
+
 RUNTIMES = ("Interpreter", "CompiledModel")
+_worker = Worker("file_process.py")
 
 Episode = Sequence[Mapping[str, Any]]
 
@@ -85,16 +85,7 @@ def run(
         folder = Path(temporary)
         (folder / "request.json").write_text(json.dumps(request))
         np.savez(folder / "inputs.npz", **arrays)
-        program = Path(__file__).with_name("file_process.py")
-        done = subprocess.run(
-            [sys.executable, str(program), str(folder)],
-            capture_output=True,
-            text=True,
-            errors="replace",
-        )
-        if done.returncode:
-            raise RuntimeError(_complaint(done))
-        answer = json.loads((folder / "answer.json").read_text())
+        answer = _worker.ask(folder=str(folder))
         with np.load(folder / "outputs.npz") as loaded:
             made = dict(loaded)
     outputs: list[list[dict[str, Any]]] = [[{} for _ in one] for one in keys]
@@ -102,15 +93,3 @@ def run(
         e, s, name = key.split("/", 2)
         outputs[int(e)][int(s)][name] = array
     return Run(outputs, answer["same"], answer["memory"], answer["seconds"])
-
-
-def _complaint(done: Any) -> str:
-    lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
-    if done.returncode < 0:
-        name = signal.Signals(-done.returncode).name
-        return (
-            f"it crashed with signal {name}. Its last words: {' / '.join(lines[-3:])}"
-        )
-    # The last line of a traceback names the error.
-    errors = [line for line in lines if not line.startswith(("INFO", "WARNING"))]
-    return errors[-1] if errors else f"exit status {done.returncode}"

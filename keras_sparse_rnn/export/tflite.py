@@ -35,6 +35,7 @@ from keras_sparse_rnn.export.lowering import (
     Settings,
 )
 from keras_sparse_rnn.export.serving import Serving, serving
+from keras_sparse_rnn.export.workers import Crash
 
 QUANTIZATIONS = ("float16", "dynamic", "int8")
 STREAMINGS = ("states", "memory")
@@ -491,6 +492,11 @@ def _convert(
                 settings.quantize,
                 _calls(served, samples, settings.streaming, timed),
             )
+    except Crash as error:
+        raise RuntimeError(
+            f"TensorFlow's converter could not write model '{graph.name}': {error}. "
+            "Nothing was written. Try another `lowering` or `quantize`."
+        ) from error
     except RuntimeError as error:
         raise RuntimeError(
             f"Model '{graph.name}' can't be written with builtin operations. Nothing "

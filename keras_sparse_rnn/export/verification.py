@@ -1,7 +1,6 @@
 """A written file against the model it was made from."""
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,8 +104,7 @@ def verify(plan: Plan) -> Result:
                 f"'{plan.model.name}'. Nothing was written. It says: {error}"
             ) from error
 
-    with ThreadPoolExecutor() as pool:
-        runs = dict(zip(plan.runtimes, pool.map(run, plan.runtimes), strict=True))
+    runs = {runtime: run(runtime) for runtime in plan.runtimes}
     by_runtime, shares = {}, []
     for runtime, made in runs.items():
         if not made.same:
