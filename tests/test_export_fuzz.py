@@ -163,7 +163,10 @@ class Builder:
         if kind == 6:
             self.fusible = False
             cells = [self.cell() for _ in range(int(self.random.integers(1, 4)))]
-            return layers.RNN(cells, return_sequences=True)(x)
+            # Keras can't run a stack of one cell under a mask.
+            return layers.RNN(
+                cells if len(cells) > 1 else cells[0], return_sequences=True
+            )(x)
         if kind == 7:
             return self.choice(
                 layers.Dense(self.width(), activation="tanh"),
