@@ -32,7 +32,7 @@ class Worker:
     """
 
     def __init__(self, program: str):
-        self._program = Path(__file__).with_name(program)
+        self._program = Path(__file__).parent / program
         self._lock = threading.Lock()
         self._child: subprocess.Popen[str] | None = None
         self._owner = 0
