@@ -22,19 +22,19 @@ from keras_sparse_rnn import (
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("exports need the TensorFlow backend", allow_module_level=True)
-pytest.importorskip("tensorflow")
+tf = pytest.importorskip("tensorflow")
 pytest.importorskip("ai_edge_litert")
 
-from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.compiled_model import CompiledModel
+from ai_edge_litert import schema_py_generated as schema  # noqa: E402
+from ai_edge_litert.compiled_model import CompiledModel  # noqa: E402
 
-from keras_sparse_rnn.export import (
+from keras_sparse_rnn.export import (  # noqa: E402
     TFLiteModel,
     export_tflite,
     verification,
 )
-from keras_sparse_rnn.export.lowering.cells import LSTMCell
-from keras_sparse_rnn.export.lowering.layer import LoweredRNN, Settings
+from keras_sparse_rnn.export.lowering.cells import LSTMCell  # noqa: E402
+from keras_sparse_rnn.export.lowering.layer import LoweredRNN, Settings  # noqa: E402
 
 
 def values(shape, seed=0):
@@ -224,6 +224,11 @@ def test_any_number_of_steps(tmp_path):
             keras.Input((None, 4)),
             GroupedLSTM(6, 2, return_sequences=True),
             layers.LSTM(5, return_sequences=True, go_backwards=True),
+            # Its output is wider than the products ahead of its loop.
+            layers.RNN(
+                [layers.SimpleRNNCell(2), layers.GRUCell(7)], return_sequences=True
+            ),
+            layers.Dense(3),
         ]
     )
     path = tmp_path / "model.tflite"
@@ -543,6 +548,28 @@ def test_invalid_models(tmp_path):
     with pytest.raises(ValueError, match="fixes it at 3"):
         export_tflite(keras.Model(x, layers.LSTM(2)(x)), path, time_steps=4)
     assert os.listdir(tmp_path) == []
+
+
+def test_operations_that_devices_lack_are_named(tmp_path):
+    path = tmp_path / "model.tflite"
+    x = keras.Input((4, 3))
+    y = layers.LSTM(4)(x)
+    svd = layers.Lambda(lambda v: tf.linalg.svd(v, compute_uv=False), name="odd")
+    for model, error, message in (
+        (keras.Model(x, keras.ops.fft((y, y))[0]), RuntimeError, "Complex .*, FFT"),
+        (keras.Model(x, svd(x)), RuntimeError, "Svd .in '.*odd.*/Svd'"),
+        (looked_up(), ValueError, "'lookup' .StringLookup. looks things up"),
+    ):
+        with pytest.raises(error, match=message) as raised:
+            export_tflite(model, path)
+        assert len(str(raised.value)) < 500
+    assert os.listdir(tmp_path) == []
+
+
+def looked_up():
+    words = keras.Input((4,), dtype="string")
+    ids = layers.StringLookup(vocabulary=["a", "b"], name="lookup")(words)
+    return keras.Model(words, layers.LSTM(2)(layers.Embedding(3, 2)(ids)))
 
 
 def test_models_of_code(tmp_path):

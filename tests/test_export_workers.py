@@ -11,8 +11,8 @@ if keras.backend.backend() != "tensorflow":
 pytest.importorskip("tensorflow")
 pytest.importorskip("ai_edge_litert")
 
-from keras_sparse_rnn.export import running  # noqa: E402
-from keras_sparse_rnn.export.workers import Crash, Worker  # noqa: E402
+from keras_sparse_rnn.export import running
+from keras_sparse_rnn.export.workers import Crash, Worker
 
 PROGRAM = """
 import json, os, signal, sys
@@ -43,7 +43,7 @@ def worker(tmp_path):
 
 def test_one_process_answers_all(worker):
     first = worker.ask(do="answer")["pid"]
-    with pytest.raises(RuntimeError, match="^no such thing$"):
+    with pytest.raises(RuntimeError, match=r"^no such thing$"):
         worker.ask(do="fail")
     assert worker.ask(do="answer")["pid"] == first != os.getpid()
 
@@ -54,7 +54,7 @@ def test_a_crash_is_an_error_and_another_process_takes_over(worker):
         worker.ask(do="die")
     second = worker.ask(do="answer")["pid"]
     assert second != first
-    with pytest.raises(Crash, match="exit status 3"):
+    with pytest.raises(Crash, match=r"exit status 3"):
         worker.ask(do="leave")
     # Killed between two requests, too.
     third = worker.ask(do="answer")["pid"]

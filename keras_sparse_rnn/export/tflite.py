@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_sparse_rnn._models import layers_of
@@ -39,6 +40,12 @@ from keras_sparse_rnn.export.workers import Crash
 
 QUANTIZATIONS = ("float16", "dynamic", "int8")
 STREAMINGS = ("states", "memory")
+_TABLES = (
+    keras.layers.StringLookup,
+    keras.layers.IntegerLookup,
+    keras.layers.TextVectorization,
+    keras.layers.Hashing,
+)
 # Beyond this, more samples make the conversion longer and the ranges no better.
 _MOST_SAMPLES = 500
 
@@ -363,6 +370,14 @@ def _input_shapes(
 ) -> tuple[list[list[int | None]], list[str]]:
     notes, shapes = [], []
     open_time = False
+    for layer in layers_of(model):
+        if isinstance(layer, _TABLES):
+            raise ValueError(
+                f"Layer '{layer.name}' ({type(layer).__name__}) looks things up in a "
+                "table of words, which a device's file has no operation for. Export "
+                "the model behind it, which takes numbers, and look words up in the "
+                "app."
+            )
     for tensor in model.inputs:
         shape = list(tensor.shape)
         if not shape or None in shape[2:]:
@@ -500,8 +515,7 @@ def _convert(
     except RuntimeError as error:
         raise RuntimeError(
             f"Model '{graph.name}' can't be written with builtin operations. Nothing "
-            "was written. Unknown shapes are a common cause: try `time_steps=`. "
-            f"{error}"
+            f"was written. {_told(str(error))}"
         ) from error
     custom = [name for name in flatfile.operators(content) if name.startswith("CUSTOM")]
     if custom:
@@ -511,6 +525,25 @@ def _convert(
         )
     _check_fused(content, settings)
     return flatfile.without_cell_clip(content)
+
+
+def _told(text: str) -> str:
+    """What the converter's many words come to."""
+    missing = dict.fromkeys(
+        re.findall(r'"([^"@]+)@\S+?"\][^\n]*?\'tf\.(\w+)\' op is neither', text)
+    )
+    if missing:
+        listed = ", ".join(f"{name} (in '{where}')" for where, name in missing)
+        return (
+            f"It needs operations that LiteRT does not have: {listed}. Replace the "
+            "layers that make them, or do what they do outside of the model."
+        )
+    lines = [line for line in text.splitlines() if line.strip()]
+    shown = lines[0][:500] if lines else "no reason"
+    return (
+        "Unknown shapes are a common cause: try `time_steps=`. The converter says: "
+        f"{shown}"
+    )
 
 
 def _ordered(content: bytes, graph: Any, served: Serving) -> bytes:

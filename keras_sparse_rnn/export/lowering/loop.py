@@ -45,10 +45,11 @@ def run(
         carried["out"] = before
     if sequences:
         # Every element is overwritten. Starting from values that are there anyway
-        # keeps a constant full of zeros out of the file.
-        filling = rows[:, :, : cell.units]
-        if filling.shape[-1] < cell.units:
-            filling = tf.zeros((length, rows.shape[1], cell.units))
+        # keeps a constant full of zeros out of the file, and gives a shape that
+        # follows from that of the inputs.
+        times = -(-cell.units // rows.shape[-1])
+        filling = rows if times == 1 else tf.concat([rows] * times, axis=-1)
+        filling = filling[:, :, : cell.units]
         carried["outputs"] = tf.TensorArray(
             rows.dtype, size=length, element_shape=(rows.shape[1], cell.units)
         ).unstack(filling)
