@@ -37,6 +37,7 @@ fuzz: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/grouped_rnn.py
+	$(BIN)/python benchmarks/lowering.py
 
 # Hours, three seeds: DATA=… is a folder with the Penn Treebank; goes on where it was.
 bench-pruning: $(READY)

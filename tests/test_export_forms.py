@@ -123,8 +123,28 @@ def test_microcontrollers_get_fused_layers_where_they_can(tmp_path):
     )
     path = tmp_path / "model.tflite"
     report = export_tflite(model, path, target="micro")
-    assert report.layers == {"lstm": "fused", "gru": "loop"}
-    assert export_tflite(model, path).layers == {"lstm": "loop", "gru": "loop"}
+    assert report.layers == {"lstm": "fused", "gru": "unrolled"}
+    report = export_tflite(model, path)
+    assert report.layers == {"lstm": "unrolled", "gru": "unrolled"}
+
+
+@pytest.mark.parametrize(
+    ("units", "steps", "quantize", "form"),
+    [
+        (128, 8, None, "unrolled"),
+        (128, 9, None, "loop"),
+        (129, 8, None, "loop"),
+        (129, 8, "dynamic", "unrolled"),
+        (257, 8, "dynamic", "loop"),
+        (8, None, None, "loop"),
+    ],
+)
+def test_few_steps_of_small_layers_are_written_out(
+    tmp_path, units, steps, quantize, form
+):
+    model = sequential(layers.LSTM(units, name="lstm"), length=steps)
+    report = export_tflite(model, tmp_path / "a.tflite", quantize=quantize)
+    assert report.layers == {"lstm": form}
 
 
 def test_forms_layer_by_layer(tmp_path):
@@ -140,7 +160,11 @@ def test_forms_layer_by_layer(tmp_path):
         {"a": "fused", "b": "unrolled"},
         target="interpreter",
     )
-    assert report.layers == {"a": "fused", "b": "unrolled over 2 groups", "c": "loop"}
+    assert report.layers == {
+        "a": "fused",
+        "b": "unrolled over 2 groups",
+        "c": "unrolled",
+    }
 
 
 def state_given(x):
@@ -354,7 +378,7 @@ def test_recurrent_layers_within_each_time_step(tmp_path):
     )(word)
     model = keras.Model(characters, both)
     path = tmp_path / "model.tflite"
-    report = export_tflite(model, path)
+    report = export_tflite(model, path, "loop")
     # A loop for each direction of the inner layer: not one for each word.
     assert report.operators["WHILE"] == 4
     ids = np.random.default_rng(0).integers(0, 9, (1, 3, 5), "int32")

@@ -90,7 +90,7 @@ def language_model(vocabulary=50, units=16, length=None):
 def exported(tmp_path_factory):
     model = language_model(length=8)
     path = tmp_path_factory.mktemp("exported") / "model.tflite"
-    return model, path, export_tflite(model, path)
+    return model, path, export_tflite(model, path, "loop")
 
 
 def variants(length=4, features=6):
@@ -312,7 +312,7 @@ def test_bidirectional(tmp_path):
     ]
     model = keras.Model(x, outputs)
     path = tmp_path / "model.tflite"
-    report = export_tflite(model, path)
+    report = export_tflite(model, path, "loop")
     assert_same(path, model, values((1, 5, 3)))
     assert count(path, "WHILE") == len(report.layers) == 6
 
@@ -333,7 +333,7 @@ def test_unknown_recurrent_layers_keep_their_own_loop(tmp_path):
         ]
     )
     path = tmp_path / "model.tflite"
-    report = export_tflite(model, path)
+    report = export_tflite(model, path, "loop")
     assert_same(path, model, values((1, 5, 3)))
     assert report.layers == {"doubled": "Keras's own loop (Doubled)", "rnn": "loop"}
     for arguments, message in (

@@ -129,6 +129,11 @@ class Cell:
         """The width of the output."""
         return self.sizes[self.output]
 
+    @property
+    def recurrent_weights(self) -> int:
+        """Number of weights that every step multiplies."""
+        raise NotImplementedError
+
 
 class GatedCell(Cell):
     """A stock or grouped LSTM, GRU or simple RNN.
@@ -172,6 +177,11 @@ class GatedCell(Cell):
             product = tf.matmul(window, tf.constant(kernel))
             parts.append(product if bias is None else product + bias)
         return self.kernels.joined(parts)
+
+    @property
+    def recurrent_weights(self) -> int:
+        """Number of weights that every step multiplies."""
+        return sum(kernel.size for kernel in self.recurrent.kernels)
 
     def gate(self, sums: Any, count: int) -> list[Any]:
         """`count` gates, activated."""
@@ -223,6 +233,12 @@ class GRUCell(GatedCell):
             both = list(zip(kernels, sizes, strict=True))
             self.recurrent = Products([k[:, : 2 * u] for k, u in both], own, sizes, 2)
             self.candidate = Products([k[:, 2 * u :] for k, u in both], own, sizes, 1)
+
+    @property
+    def recurrent_weights(self) -> int:
+        """Number of weights that every step multiplies."""
+        more = [] if self.reset_after else self.candidate.kernels
+        return super().recurrent_weights + sum(kernel.size for kernel in more)
 
     def bias_of(self, part: Any) -> Any:
         """The input's bias, and those recurrent ones that are merely added to it."""
@@ -282,6 +298,11 @@ class HighwayCell(Cell):
         self.activation = cell.activation
         self.recurrent_activation = cell.recurrent_activation
 
+    @property
+    def recurrent_weights(self) -> int:
+        """Number of weights that every step multiplies."""
+        return sum(kernel.size for kernel in self.kernels)
+
     def project(self, values: Any) -> Any:
         """`x·kernel + bias` of the first depth."""
         product = tf.matmul(values, tf.constant(self.kernel))
@@ -325,6 +346,11 @@ class StackedCell(Cell):
         )
         self.sizes = tuple(size for cell in cells for size in cell.sizes)
         self.output = len(self.sizes) - len(cells[-1].sizes) + cells[-1].output
+
+    @property
+    def recurrent_weights(self) -> int:
+        """Number of weights that every step multiplies."""
+        return sum(cell.recurrent_weights for cell in self.cells)
 
     def project(self, values: Any) -> Any:
         """`x·kernel + bias` of the first cell."""

@@ -10,6 +10,11 @@ LOWERINGS = ("loop", "unrolled", "fused")
 # Those that run the fused operation. LiteRT's CompiledModel does not.
 CLASSIC = ("interpreter", "micro")
 TARGETS = ("any", *CLASSIC)
+# By benchmarks/lowering.py: up to here steps written out are 1.1 to 3 times as fast as
+# a loop. Beyond, each step's own copy of the recurrent weights (of float ones: int8 is a
+# quarter) no longer stays in a cache, and files and memory grow with the steps.
+MOST_STEPS = 8
+MOST_WEIGHTS = 65_536
 
 
 class LoweringError(ValueError):
@@ -84,7 +89,9 @@ def _automatic(call: Call) -> str:
     if call.quantize == "int8":
         _raise("unrolled", call, _obstacle("unrolled", call))
         return "unrolled"
-    return "loop"
+    most = MOST_WEIGHTS * (4 if call.quantize == "dynamic" else 1)
+    short = call.length is not None and call.length <= MOST_STEPS
+    return "unrolled" if short and call.cell.recurrent_weights <= most else "loop"
 
 
 def _obstacle(form: str, call: Call) -> str | None:
