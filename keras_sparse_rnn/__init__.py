@@ -7,40 +7,56 @@ they need TensorFlow.
 """
 
 import importlib
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_sparse_rnn.iss import (
-    Cost,
-    ISSPruning,
-    ISSRegularizer,
-    LayerCost,
-    LayerReport,
-    PruningReport,
-    Rule,
-    fit_shrinking,
-    register_rule,
-    report,
-    shrink,
-)
-from keras_sparse_rnn.layers import (
-    Budget,
-    GroupedGRU,
-    GroupedGRUCell,
-    GroupedLSTM,
-    GroupedLSTMCell,
-    GroupedSimpleRNN,
-    GroupedSimpleRNNCell,
-    KeptShare,
-    RecurrentHighway,
-    RecurrentHighwayCell,
-    TieredEmbedding,
-    UnevenBidirectional,
-    WeightDropLSTM,
-    from_dense,
-    kept_share,
-    match_dense,
-    to_dense,
-)
+
+def _is_command() -> bool:
+    """Whether this process is the command line.
+
+    It looks at TFLite files without Keras, and keeps TensorFlow's log off the terminal,
+    so it imports what it needs itself.
+    """
+    words = sys.orig_argv
+    if "-m" in words and sys.argv[:1] == ["-m"]:
+        return words[words.index("-m") + 1] == __name__
+    return Path(sys.argv[0] if sys.argv else "").stem == "keras-sparse-rnn"
+
+
+if not _is_command():
+    from keras_sparse_rnn.iss import (
+        Cost,
+        ISSPruning,
+        ISSRegularizer,
+        LayerCost,
+        LayerReport,
+        PruningReport,
+        Rule,
+        fit_shrinking,
+        register_rule,
+        report,
+        shrink,
+    )
+    from keras_sparse_rnn.layers import (
+        Budget,
+        GroupedGRU,
+        GroupedGRUCell,
+        GroupedLSTM,
+        GroupedLSTMCell,
+        GroupedSimpleRNN,
+        GroupedSimpleRNNCell,
+        KeptShare,
+        RecurrentHighway,
+        RecurrentHighwayCell,
+        TieredEmbedding,
+        UnevenBidirectional,
+        WeightDropLSTM,
+        from_dense,
+        kept_share,
+        match_dense,
+        to_dense,
+    )
 
 if TYPE_CHECKING:
     from keras_sparse_rnn.export import (

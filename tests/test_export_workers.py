@@ -38,7 +38,7 @@ def worker(tmp_path):
     path.write_text(PROGRAM)
     made = Worker(str(path))
     yield made
-    made._stop()
+    made.close()
 
 
 def test_one_process_answers_all(worker):
@@ -75,7 +75,7 @@ def test_a_forked_process_has_a_worker_of_its_own(worker):
     child = os.fork()
     if child == 0:
         same = worker.ask(do="answer")["pid"] == first
-        worker._stop()
+        worker.close()
         os._exit(int(same))
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0

@@ -72,7 +72,8 @@ def run(
             keys[e].append({name: f"{e}/{s}/{name}" for name in step})
             arrays.update({keys[e][s][name]: array for name, array in step.items()})
     request = {
-        "path": str(path),
+        # The program has a working directory of its own.
+        "path": str(path.resolve()),
         "runtime": runtime,
         "threads": threads,
         "episodes": keys,

@@ -27,8 +27,8 @@ class Worker:
     """A program that answers requests, one line of JSON for another.
 
     Args:
-        program: Name of the file, beside this one. It is run by its path, so that it
-            need not import this package.
+        program: The file, beside this one unless the path is absolute. It is run by
+            its path, so that it need not import this package.
     """
 
     def __init__(self, program: str):
@@ -37,7 +37,7 @@ class Worker:
         self._child: subprocess.Popen[str] | None = None
         self._owner = 0
         self._log: Any = None
-        atexit.register(self._stop)
+        atexit.register(self.close)
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """The program's answer to a request.
@@ -61,7 +61,7 @@ class Worker:
                 words = "" if line else self._words(before)
                 if not line:
                     # Dead, or in the middle of something that nobody waits for.
-                    self._stop()
+                    self.close()
             if not line:
                 raise Crash(f"it crashed ({ending(child.returncode)}){words}")
         answer: dict[str, Any] = json.loads(line)
@@ -90,7 +90,8 @@ class Worker:
             self._owner = os.getpid()
         return child
 
-    def _stop(self) -> None:
+    def close(self) -> None:
+        """Ends the program; the next request starts it again."""
         child, self._child = self._child, None
         if child is None or self._owner != os.getpid():
             return

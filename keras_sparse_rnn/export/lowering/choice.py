@@ -11,8 +11,8 @@ LOWERINGS = ("loop", "unrolled", "fused")
 CLASSIC = ("interpreter", "micro")
 TARGETS = ("any", *CLASSIC)
 # By benchmarks/lowering.py: up to here steps written out are 1.1 to 3 times as fast as
-# a loop. Beyond, each step's own copy of the recurrent weights (of float ones: int8 is a
-# quarter) no longer stays in a cache, and files and memory grow with the steps.
+# a loop. Beyond, each step's own copy of the recurrent weights (of float ones: int8 is
+# a quarter) no longer stays in a cache, and files and memory grow with the steps.
 MOST_STEPS = 8
 MOST_WEIGHTS = 65_536
 
