@@ -407,6 +407,12 @@ def test_names_and_order(tmp_path):
     file = TFLiteModel(path)
     assert file.input_names == ["z", "a", "b"]
     assert file.output_names == ["y", "n", "d", "n_1"]
+    # Runtimes that go by position go by the signature.
+    signature = CompiledModel.from_file(str(path)).get_signature_list()
+    assert signature["serving_default"] == {
+        "inputs": ["z", "a", "b"],
+        "outputs": ["y", "n", "d", "n_1"],
+    }
     assert_same(path, model, values((1, 3, 2)), values((1, 4)), values((1, 5, 2)))
     with pytest.raises(ValueError, match="3 inputs"):
         file(values((1, 3, 2)))

@@ -173,8 +173,9 @@ def doubled(content: bytes) -> dict[str, int]:
 def ordered(content: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
     """The file with its inputs and outputs in a given order.
 
-    The converter orders them as it likes. Only positions change: names still lead to
-    the same tensors.
+    The converter orders them as it likes. Only positions change, those in the graph,
+    which the classic interpreter goes by, and those in the signature, which others go
+    by: names still lead to the same tensors.
 
     Raises:
         ValueError: If the file has others.
@@ -183,18 +184,26 @@ def ordered(content: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> by
     flat = schema.Model.GetRootAs(changed, 0)
     one = flat.SignatureDefs(0)
     graph = flat.Subgraphs(one.SubgraphIndex())
-    for positions, count, entry, names in (
-        (graph.InputsAsNumpy(), one.InputsLength(), one.Inputs, inputs),
-        (graph.OutputsAsNumpy(), one.OutputsLength(), one.Outputs, outputs),
+    for positions, count, entry, field, names in (
+        (graph.InputsAsNumpy(), one.InputsLength(), one.Inputs, 4, inputs),
+        (graph.OutputsAsNumpy(), one.OutputsLength(), one.Outputs, 6, outputs),
     ):
-        tensors = {
-            entry(k).Name().decode(): entry(k).TensorIndex() for k in range(count)
-        }
-        order = [tensors.get(name) for name in names]
-        if None in order or sorted(order) != sorted(positions):  # type: ignore[type-var]
-            raise ValueError(f"{sorted(tensors)} instead of {sorted(names)}")
+        entries = {entry(k).Name().decode(): k for k in range(count)}
+        if sorted(entries) != sorted(names):
+            raise ValueError(f"{sorted(entries)} instead of {sorted(names)}")
+        order = [entry(entries[name]).TensorIndex() for name in names]
+        if sorted(order) != sorted(positions):
+            raise ValueError(f"other tensors than {sorted(names)}")
         # A view into `changed`.
         positions[:] = order
+        # The signature's vector holds how far each entry is from its own place.
+        start = one._tab.Vector(one._tab.Offset(field))
+        places = [start + 4 * k for k in range(count)]
+        tables = [
+            place + struct.unpack_from("<I", changed, place)[0] for place in places
+        ]
+        for place, name in zip(places, names, strict=True):
+            struct.pack_into("<I", changed, place, tables[entries[name]] - place)
     return bytes(changed)
 
 
