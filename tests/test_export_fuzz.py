@@ -57,6 +57,8 @@ class Builder:
         self.batch = int(self.random.integers(1, 3))
         self.masked = False
         self.least = 1
+        # Features of the tensor that is read.
+        self.features = FEATURES
 
     def chance(self, share):
         return bool(self.random.random() < share)
@@ -97,7 +99,8 @@ class Builder:
         if may_turn and self.chance(0.15):
             options["go_backwards"] = True
             self.streamable = False
-        density = self.choice(1.0, 0.5) if units > 1 else 1.0
+        wide = units > 1 and self.features >= 4
+        density = self.choice(1.0, 0.5) if wide else 1.0
         plain = {"use_bias": self.chance(0.7)}
         kind = int(self.random.integers(10))
         lstm = kind in (0, 1, 2, 3) and not options["stateful"] and not self.masked
@@ -152,6 +155,7 @@ class Builder:
         )()
 
     def step(self, x):
+        self.features = x.shape[-1]
         kind = int(self.random.integers(12))
         if kind < 5:
             return self.recurrent()(x)
@@ -232,6 +236,7 @@ class Builder:
         for _ in range(int(self.random.integers(1, 4))):
             x = self.step(x)
         ends = [layers.Dense(3, name="each")(x)]
+        self.features = x.shape[-1]
         if self.chance(0.4):
             ends.append(self.recurrent(False, return_sequences=False)(x))
         model = keras.Model(start, ends)
