@@ -322,6 +322,19 @@ def test_what_can_not_be_streamed_is_said(tmp_path, make, error, why):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_states_keep_out_of_the_way_of_other_names(tmp_path):
+    x = keras.Input((None, 3), name="state_memory_h")
+    y = layers.GRU(2, return_sequences=True, name="memory")(x)
+    model = keras.Model(x, y)
+    path = tmp_path / "step.tflite"
+    report = export_tflite(model, path, streaming="states")
+    assert [one.name for one in report.inputs] == ["state_memory_h", "state_memory_h_2"]
+    assert report.states == ["state_memory_h_2"]
+    given = values((1, 4, 3))
+    got = np.concatenate(stream(TFLiteModel(path), given), axis=1)
+    np.testing.assert_allclose(got, model(given), atol=1e-5)
+
+
 def test_a_model_without_time_has_no_stream(tmp_path):
     x = keras.Input((), name="x")
     model = keras.Model(x, ops.tanh(x))
@@ -383,6 +396,14 @@ def test_recurrent_layers_within_each_time_step(tmp_path):
     assert report.operators["WHILE"] == 4
     ids = np.random.default_rng(0).integers(0, 9, (1, 3, 5), "int32")
     np.testing.assert_allclose(TFLiteModel(path)(ids), model(ids), atol=1e-5)
+    # In a stream of words, the characters of each are read from beginning to end.
+    model = keras.Model(
+        characters, layers.SimpleRNN(3, return_sequences=True, name="words")(word)
+    )
+    report = export_tflite(model, path, streaming="states")
+    assert report.states == ["state_words_h"]
+    got = np.concatenate(stream(TFLiteModel(path), ids), axis=1)
+    np.testing.assert_allclose(got, model(ids), atol=1e-5)
     open_time = keras.Input((None, 5, 2))
     inner = layers.TimeDistributed(layers.LSTM(3), name="inner")(open_time)
     with pytest.raises(ValueError, match="'inner' runs a recurrent layer within"):

@@ -131,10 +131,15 @@ def _sequence(model: Any, shapes: Sequence[Any]) -> tuple[Any, Serving]:
     if not copying.is_stateful(model):
         graph = copying.copy_model(model, lambda layer: None, shapes)
         return graph, serving(graph)
-    carried = Carried(each_call=False)
+    carried = Carried(False, _names(model))
     replacer = Replacer(Settings({"": "loop"}, carried=carried))
     graph = copying.copy_model(model, replacer, shapes)
     return graph, serving(graph, carried)
+
+
+def _names(model: Any) -> list[str]:
+    graph = copying.graph_of(model)
+    return copying.input_names(graph) + copying.output_names(graph)
 
 
 def _step(model: Any, shapes: Sequence[Any]) -> tuple[Any, Serving]:
@@ -147,7 +152,7 @@ def _step(model: Any, shapes: Sequence[Any]) -> tuple[Any, Serving]:
     if not any(timed):
         raise ValueError("no input has an axis of time, behind the batch.")
     streams.check(model)
-    carried = Carried(each_call=True)
+    carried = Carried(True, _names(model))
     settings = Settings({"": "auto"}, carried=carried, streaming="states")
     graph = copying.copy_model(
         model, Replacer(settings), streams.step_shapes(shapes, timed)

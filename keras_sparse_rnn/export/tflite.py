@@ -335,7 +335,12 @@ def _settings(
     carries = streaming == "states" or (
         streaming is None and copying.is_stateful(model)
     )
-    carried = Carried(each_call=streaming == "states") if carries else None
+    carried = None
+    if carries:
+        reserved = copying.input_names(model) + copying.output_names(
+            copying.graph_of(model)
+        )
+        carried = Carried(streaming == "states", reserved)
     return Settings(forms, target, quantize, carried, streaming)
 
 
@@ -481,7 +486,7 @@ def _copy(
 
 def _runtimes(settings: Settings, notes: list[str]) -> list[str]:
     """Those that should run the file."""
-    if not any(form.startswith("fused") for form in settings.chosen.values()):
+    if not settings.fused:
         return list(running.RUNTIMES)
     notes.append(
         "the fused operation runs in LiteRT's Interpreter only, so the file was not "
@@ -584,12 +589,13 @@ def _calls(
 
 def _check_fused(content: bytes, settings: Settings) -> None:
     """Raises unless the converter made the operation of each function that is one."""
-    fused = [name for name, form in settings.chosen.items() if form.startswith("fused")]
     found = flatfile.counts(content).get("UNIDIRECTIONAL_SEQUENCE_LSTM", 0)
-    if found < len(fused):
+    wanted = sum(settings.fused.values())
+    if found < wanted:
         raise RuntimeError(
-            f"The TFLite converter did not fuse all of {fused}: the file has {found} "
-            "LSTM operations. Nothing was written. Use lowering='loop'."
+            f"The TFLite converter did not fuse all of {list(settings.fused)}: the "
+            f"file has {found} LSTM operations instead of {wanted}. Nothing was "
+            "written. Use lowering='loop'."
         )
 
 

@@ -1,6 +1,6 @@
 """States that come into a file as inputs and leave it as outputs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,13 +17,15 @@ class Carried:
         each_call: Whether a layer that is called twice has states for each call, like
             two streams, or else goes on from the first call's in the second, as a
             stateful layer does.
+        reserved: Names that other inputs and outputs of the file have.
 
     Attributes:
         shapes: Name and shape of each state, in the order of the layers' calls.
     """
 
-    def __init__(self, each_call: bool):
+    def __init__(self, each_call: bool, reserved: Iterable[str] = ()):
         self.each_call = each_call
+        self._reserved = set(reserved)
         self.shapes: dict[str, tuple[Any, ...]] = {}
         self._keys: dict[tuple[int, int], list[str]] = {}
         self._values: dict[str, Any] = {}
@@ -84,6 +86,7 @@ class Carried:
         plain = "".join(c if c.isalnum() or c == "_" else "_" for c in wanted)
         name, count = plain, 1
         taken = {name for names in self._keys.values() for name in names}
+        taken |= self._reserved
         while name in taken:
             count += 1
             name = f"{plain}_{count}"

@@ -26,6 +26,7 @@ class Settings:
         carried: `None`, or what holds the states that come in as inputs.
         streaming: `None`; `"states"` or `"memory"` if the file is one step of a stream.
         chosen: What became of each layer, in words, in the order of their calls.
+        fused: For each layer that is fused, how many operations it takes.
     """
 
     lowering: dict[str, str]
@@ -34,6 +35,7 @@ class Settings:
     carried: Carried | None = None
     streaming: str | None = None
     chosen: dict[str, str] = field(default_factory=dict)
+    fused: dict[str, int] = field(default_factory=dict)
 
     def wanted(self, name: str) -> str:
         """The form asked for a layer."""
@@ -47,7 +49,7 @@ class LoweredRNN(keras.layers.Layer):
         layer: The built layer to take the weights and the arguments of. It is not
             changed.
         settings: Those of the file.
-        carries: Whether the layer's states may be among the file's inputs and outputs.
+        within_step: Whether the layer runs anew within each time step of the model.
         within: What to put before the layer's name where it is told.
     """
 
@@ -55,13 +57,16 @@ class LoweredRNN(keras.layers.Layer):
         self,
         layer: Any,
         settings: Settings,
-        carries: bool = True,
+        within_step: bool = False,
         within: str = "",
     ):
         super().__init__(name=layer.name, dtype="float32")
+        self.streaming = None if within_step else settings.streaming
         self.rnn_cell: Any = cell_of(layer.cell)
         self.settings = settings
-        self.carries = carries and (layer.stateful or settings.streaming == "states")
+        self.carries = not within_step and (
+            layer.stateful or settings.streaming == "states"
+        )
         self.shown_name = f"{within}{layer.name}"
         self.units = self.rnn_cell.units
         self.state_structure = list(layer.state_size)
@@ -144,17 +149,18 @@ class LoweredRNN(keras.layers.Layer):
                 backwards=self.go_backwards,
                 target=settings.target,
                 quantize=settings.quantize,
-                streaming=settings.streaming,
+                streaming=self.streaming,
             ),
         )
         groups = f" over {cell.groups} groups" if cell.groups > 1 else ""
         settings.chosen[self.shown_name] = f"{form}{groups}{why}"
         if form == "fused":
+            settings.fused[self.shown_name] = cell.groups
             last, outputs = fused.run(
                 cell,
                 sequences,
                 backwards=self.go_backwards,
-                remembers=settings.streaming == "memory",
+                remembers=self.streaming == "memory",
             )
             return outputs if self.return_sequences else last
 
@@ -181,7 +187,7 @@ class LoweredRNN(keras.layers.Layer):
             mask = mask if len(mask.shape) == 3 else tf.expand_dims(mask, -1)
             mask = _time_first(mask)
         # In a stream a masked step repeats the output of the call before.
-        shown = settings.streaming is not None and carried is not None
+        shown = self.streaming is not None and carried is not None
         output = states[cell.output]
         last, outputs, states = _STEPS[form](
             cell,

@@ -40,8 +40,8 @@ class Replacer:
             self._keep(layer)
         return None
 
-    def _both(self, layer: Any, carries: bool = True) -> Any:
-        if self.settings.streaming is not None and carries:
+    def _both(self, layer: Any, within_step: bool = False) -> Any:
+        if self.settings.streaming is not None and not within_step:
             raise LoweringError(
                 f"Layer '{layer.name}' also goes backwards, so that it needs a "
                 "sequence's last step first. It can't be streamed; export the whole "
@@ -53,7 +53,7 @@ class Replacer:
         # Keras's wrapper only ever calls its two layers; everything it asks of them
         # is there.
         new.forward_layer, new.backward_layer = (
-            LoweredRNN(side, self.settings, carries, f"{layer.name}/")
+            LoweredRNN(side, self.settings, within_step, f"{layer.name}/")
             for side in _sides(layer)
         )
         return new
@@ -66,13 +66,12 @@ class Replacer:
                 "which is not exported. Build the inner layer with stateful=False."
             )
         if can_lower(inner):
-            within = f"{layer.name}/"
-            made = LoweredRNN(inner, self.settings, carries=False, within=within)
+            made = LoweredRNN(inner, self.settings, True, f"{layer.name}/")
             return MergedSteps(layer.name, made)
         if isinstance(inner, keras.layers.Bidirectional) and all(
             can_lower(side) for side in _sides(inner)
         ):
-            return MergedSteps(layer.name, self._both(inner, carries=False))
+            return MergedSteps(layer.name, self._both(inner, within_step=True))
         if _is_recurrent(inner):
             self._keep(layer)
         return None
