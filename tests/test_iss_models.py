@@ -381,6 +381,40 @@ def test_two_callbacks_in_one_fit_are_an_error():
     model.fit(X, Y, callbacks=[ISSPruning(0.25)], **GIVEN)
 
 
+def test_one_that_could_not_begin_is_not_at_work():
+    failed = ISSPruning(max_bytes=1)
+    with pytest.raises(ValueError, match="can't reach"):
+        fit_shrinking(chain(), X, Y, pruning=failed, at=[1], **GIVEN)
+    fit_shrinking(chain(), X, Y, pruning=ISSPruning(0.5), at=[1], **GIVEN)
+
+
+class Interrupted(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 3:
+            raise KeyboardInterrupt
+
+
+def test_masks_of_an_interrupted_fit_do_not_act_in_the_next():
+    model = chain()
+    weights = model.get_weights()
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, Y, callbacks=[ISSPruning(0.3, end=0.5), Interrupted()], **GIVEN)
+    model.set_weights(weights)
+    pruning = ISSPruning(0.75)
+    history = model.fit(X, Y, callbacks=[pruning], **GIVEN).history
+    assert pruning.report.units_after == history["units_left"][-1]
+
+
+def test_a_history_of_ones_own_has_each_epoch_once():
+    own = keras.callbacks.History()
+    pruning = ISSPruning(0.5)
+    _, history = fit_shrinking(
+        chain(), X, Y, pruning=pruning, at=[1, 2], callbacks=[own], **GIVEN
+    )
+    assert history.epoch == list(range(GIVEN["epochs"]))
+    assert len(history.history["loss"]) == GIVEN["epochs"]
+
+
 def test_units_that_come_back_after_the_last_update_are_told():
     model, pruning = chain(), ISSPruning(0.5, updates=1)
 

@@ -51,6 +51,17 @@ def attach(variable: Any, name: str, action: Action) -> None:
     variable.constraint.actions[name] = action
 
 
+def has(variable: Any, name: str) -> bool:
+    """Whether a variable has an action of that name.
+
+    Args:
+        variable: A Keras variable.
+        name: `"threshold"`, `"proximal"` or `"mask"`.
+    """
+    hook = variable.constraint
+    return isinstance(hook, AfterStep) and name in hook.actions
+
+
 def detach(variable: Any, name: str) -> None:
     """Removes an action; with the last one the user's constraint is back."""
     hook = variable.constraint

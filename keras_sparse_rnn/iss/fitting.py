@@ -108,7 +108,11 @@ def fit_shrinking(
                 callbacks=[pruning, *callbacks, run],
             )
             run.resume()
-            whole = history if whole is None else _merged(whole, history)
+            if whole is None:
+                whole = history
+            elif history is not whole:
+                # A `History` of the user's goes on by itself.
+                whole = _merged(whole, history)
             if run.pausing:
                 model = pruning.move()
                 first = run.epochs

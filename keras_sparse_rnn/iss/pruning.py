@@ -193,12 +193,14 @@ class ISSPruning(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         """Traces the model, binds its regularizers, and sees that the target works."""
         model = self.model
-        if any(one is not self and one.params is self.params for one in _AT_WORK):
+        if any(
+            one is not self and one.params is self.params and one.model is model
+            for one in _AT_WORK
+        ):
             raise ValueError(
                 "There are two ISSPruning callbacks in one `fit`. Give one: a target "
                 "is for all layers, and `units` for each by name."
             )
-        _AT_WORK.add(self)
         self.pruned_model = None
         self.report = None
         self._plan = plan = self.traced(model)
@@ -220,6 +222,11 @@ class ISSPruning(keras.callbacks.Callback):
         self._first_epoch: int | None = None
         self._steps_per_epoch: int | None = None
         self._total = self.total_steps
+        # Left by a `fit` that was interrupted, they would go on acting.
+        if any(after_step.has(variable, "mask") for variable in plan.variables):
+            self._release(plan)
+            after_step.retrace(model)
+        _AT_WORK.add(self)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Learns how many steps there will be, and what was removed before."""
