@@ -147,9 +147,7 @@ def variants(length=4, features=6):
     return model, len(made)
 
 
-@pytest.mark.parametrize(
-    ("lowering", "batch_size"), [("loop", 1), ("loop", 3), ("unrolled", 2)]
-)
+@pytest.mark.parametrize(("lowering", "batch_size"), [("loop", 3), ("unrolled", 1)])
 def test_every_kind_of_layer(tmp_path, lowering, batch_size):
     model, number = variants()
     path = tmp_path / "model.tflite"
@@ -452,7 +450,7 @@ def test_latency(exported):
     assert 0 < file.latency(ids((1, 8), 50), repeats=5) < 1000
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(data=st.data())
 def test_lowered_layers_compute_what_keras_does(data):
     sizes = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=4))

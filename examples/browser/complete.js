@@ -13,11 +13,14 @@ export class Completer {
     // new is fed again.
     this.text = '';
     this.known = [];
+    // How many characters were fed, to tell what one costs.
+    this.fed = 0;
   }
 
   async feed(character, states) {
     // What the vocabulary lacks has number 0.
     const id = this.index.get(character) ?? 0;
+    this.fed += 1;
     const {output, states: after} = await this.stream.step(Int32Array.of(id), states);
     return {chances: softmax(output), states: after};
   }
@@ -37,21 +40,24 @@ export class Completer {
   }
 
   // The likeliest ends of the last word: for each of the likeliest next letters the word
-  // that follows if one always takes the likeliest.
+  // that follows if one always takes the likeliest, and the chance of all its letters.
   async complete(text, count = 3) {
     const now = await this.after(text);
     const firsts = order(now.chances).filter((id) => LETTER.test(this.vocabulary[id]));
     const found = [];
     for (const id of firsts.slice(0, count)) {
       let word = this.vocabulary[id];
+      let chance = now.chances[id];
       let next = await this.feed(word, now.states);
       while (word.length < LONGEST) {
-        const character = this.vocabulary[order(next.chances)[0]];
+        const likeliest = order(next.chances)[0];
+        const character = this.vocabulary[likeliest];
         if (!LETTER.test(character)) break;
         word += character;
+        chance *= next.chances[likeliest];
         next = await this.feed(character, next.states);
       }
-      found.push({word, chance: now.chances[id]});
+      found.push({word, chance});
     }
     return found;
   }

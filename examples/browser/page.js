@@ -4,6 +4,7 @@ import {Stream} from './stream.js';
 const field = document.querySelector('#text');
 const ghost = document.querySelector('#ghost');
 const list = document.querySelector('#words');
+const taken = document.querySelector('#taken');
 const status = document.querySelector('#status');
 // Another folder with a model: index.html?model=other/
 const folder = new URLSearchParams(location.search).get('model') ?? 'model/';
@@ -21,6 +22,7 @@ async function load() {
   const vocabulary = await answer.json();
   const wasm = new URL('node_modules/@litertjs/core/wasm/', location.href).href;
   completer = new Completer(await Stream.load(`${folder}step.tflite`, wasm), vocabulary);
+  status.textContent = '';
   field.disabled = false;
   field.focus();
   await show();
@@ -31,21 +33,30 @@ async function show() {
   wanted = field.value;
   if (busy) return;
   busy = true;
-  while (wanted !== null) {
-    const text = wanted;
-    wanted = null;
-    const begin = performance.now();
-    found = await completer.complete(text);
-    const taken = performance.now() - begin;
-    if (wanted === null) draw(text, taken);
+  try {
+    while (wanted !== null) {
+      const text = wanted;
+      wanted = null;
+      const begin = performance.now();
+      const before = completer.fed;
+      found = await completer.complete(text);
+      const fed = completer.fed - before;
+      if (wanted === null) draw(text, performance.now() - begin, fed);
+    }
+  } finally {
+    busy = false;
   }
-  busy = false;
 }
 
-function draw(text, taken) {
-  ghost.replaceChildren(text, Object.assign(document.createElement('b'), {
-    textContent: found[0]?.word ?? '',
-  }));
+// What is typed, unseen, with a completion behind it. A line may break between the two, as
+// the field breaks what is typed.
+function shadow(text, word) {
+  const rest = Object.assign(document.createElement('b'), {textContent: `${word}\u200b`});
+  ghost.replaceChildren(text, document.createElement('wbr'), rest);
+}
+
+function draw(text, milliseconds, fed) {
+  shadow(text, found[0]?.word ?? '');
   list.replaceChildren(...found.map(({word, chance}, number) => {
     const item = document.createElement('li');
     const button = document.createElement('button');
@@ -53,13 +64,15 @@ function draw(text, taken) {
     button.textContent = `${lastPart(text)}${word}`;
     button.addEventListener('click', () => accept(number));
     const share = document.createElement('span');
-    share.textContent = `${Math.round(100 * chance)} %`;
+    share.textContent = chance < 0.01 ? '< 1 %' : `${Math.round(100 * chance)} %`;
     item.append(button, share);
     return item;
   }));
   list.dataset.text = text;
   list.dataset.words = JSON.stringify(found);
-  status.textContent = `${taken.toFixed(1)} ms, in this browser; Tab takes the first.`;
+  taken.textContent =
+    `${(milliseconds / fed).toFixed(2)} ms a character, ${milliseconds.toFixed(1)} ms for ` +
+    `the ${fed} tried, in this browser. Tab takes the first word, Escape puts them away.`;
 }
 
 function lastPart(text) {
@@ -75,14 +88,22 @@ function accept(number) {
 
 function fail(error) {
   status.className = 'error';
-  status.textContent = error.message;
+  status.textContent = error.message || String(error);
 }
 
-field.addEventListener('input', () => show().catch(fail));
+field.addEventListener('input', () => {
+  shadow(field.value, '');
+  show().catch(fail);
+});
 field.addEventListener('keydown', (event) => {
   if (event.key === 'Tab' && !event.shiftKey && found.length) {
     event.preventDefault();
     accept(0);
+  } else if (event.key === 'Escape') {
+    // So that Tab can leave the field.
+    found = [];
+    shadow(field.value, '');
+    list.replaceChildren();
   }
 });
 load().catch(fail);

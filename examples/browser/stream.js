@@ -7,13 +7,21 @@ const PREFIX = 'state_';
 
 export class Stream {
   static async load(url, wasm) {
-    await loadLiteRt(wasm);
+    // A wasm that is not served is told by an event without words.
+    await loadLiteRt(wasm).catch((cause) => {
+      throw new Error(`LiteRT.js could not load its wasm from ${wasm}. Run npm ci in ` +
+        'examples/browser.', {cause});
+    });
     const answer = await fetch(url);
     if (!answer.ok) {
       throw new Error(`${url}: ${answer.status} ${answer.statusText}. Run train.py first.`);
     }
     const bytes = new Uint8Array(await answer.arrayBuffer());
-    return new Stream(await loadAndCompile(bytes, {accelerator: 'wasm'}));
+    const model = await loadAndCompile(bytes, {accelerator: 'wasm'}).catch((cause) => {
+      throw new Error(`${url}: LiteRT.js can't load it (${cause.message}). Run train.py ` +
+        'again.', {cause});
+    });
+    return new Stream(model);
   }
 
   constructor(model) {
@@ -22,6 +30,10 @@ export class Stream {
     // Every state is an input and an output of the same name.
     this.states = details.filter((one) => one.name.startsWith(PREFIX));
     this.input = details.find((one) => !one.name.startsWith(PREFIX));
+    if (!this.states.length) {
+      throw new Error(`The model has no inputs ${PREFIX}…: export it with ` +
+        'streaming="states".');
+    }
     this.output = model.getOutputDetails().find((one) => !one.name.startsWith(PREFIX));
   }
 
