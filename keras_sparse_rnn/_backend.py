@@ -2,12 +2,14 @@
 
 Keras has no public time loop, no public cuDNN call and no public class of cells with
 dropout, and the layers of this package need all three; it also has no public way to
-tell a symbolic call from a real one, or to learn what a model was compiled with other
-than in serialized form, which loses a user's own functions. Everything else uses
+tell a symbolic call from a real one, to learn what a model was compiled with other than
+in serialized form, which loses a user's own functions, which weights its optimizer does
+not decay, or of which `Input` a symbol is. Everything else uses
 Keras's public API. `tests/test_backend.py` checks all that is relied on here against
 the installed Keras.
 """
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import keras
@@ -17,12 +19,15 @@ from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 from keras.src.layers.rnn.dropout_rnn_cell import DropoutRNNCell
 
 __all__ = [
+    "SET_IN_USE",
     "DropoutRNNCell",
     "compile_arguments",
     "cudnn_gru",
     "cudnn_lstm",
     "cudnn_ok",
     "in_symbolic_scope",
+    "kept_from_decay",
+    "origin",
     "reversed_time",
     "shown_steps",
     "time_loop",
@@ -161,3 +166,23 @@ def cudnn_gru(*args: Any, **kwargs: Any) -> tuple[Any, Any, list[Any]]:
 def compile_arguments(model: Any) -> dict[str, Any]:
     """The arguments that `model.compile` was last called with, as they were given."""
     return dict(model._compile_config.config)
+
+
+def origin(symbol: Any) -> Any:
+    """The layer or operation that made a symbolic tensor."""
+    return symbol._keras_history.operation
+
+
+def kept_from_decay(optimizer: Any, variables: Iterable[Any]) -> list[Any]:
+    """The variables that `exclude_from_weight_decay` was told of, of some."""
+    return [one for one in variables if not optimizer._use_weight_decay(one)]
+
+
+# What `fit`, `evaluate` and `predict` set on a model that a compiled one has not.
+SET_IN_USE = {
+    "_eval_epoch_iterator",
+    "_jax_state",
+    "history",
+    "stop_evaluating",
+    "stop_predicting",
+}

@@ -1,15 +1,16 @@
 """A model whose `call` is code, as a graph of its layers."""
 
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_sparse_rnn._models import is_graph, layers_of, uncompiled
+from keras_sparse_rnn._models import input_like, is_graph, layers_of, uncompiled
 
 
-def as_graph(model: Any) -> Any:
+def as_graph(model: Any, for_training: bool = False) -> Any:
     """A model as a graph of layers: itself, or what `call` makes of symbols.
 
     The layers of the graph are the model's own. Models within it that are code become
@@ -17,19 +18,23 @@ def as_graph(model: Any) -> Any:
 
     Args:
         model: A built Keras model.
+        for_training: Whether the graph is to be trained on. Code that calls other
+            layers in training is refused then: a graph has one path.
 
     Raises:
         ValueError: If its `call` can't be run on symbols, or makes tensors of no input.
     """
+    expansion = _Expansion(for_training)
     if is_graph(model):
-        return _Expansion().graph(model)
+        return expansion.graph(model)
     declared = _declared(model)
     if declared is not None:
         try:
-            return _Expansion().graph(_with_tables(_traced(model, declared)))
+            graph = _traced(model, declared)
         except Exception as error:
             says = f"Calling it on symbols says: {error}"
             raise _refused(model, says) from error
+        return expansion.finished(model, (graph.input,), {}, graph)
     shape = (model.get_build_config() or {}).get("input_shape")
     if shape is None:
         raise _refused(model, "It was not built on a single known input.")
@@ -45,7 +50,7 @@ def as_graph(model: Any) -> Any:
             if open_axes == 0:
                 says = f"Calling it on symbols says: {error}"
                 raise _refused(model, says) from error
-    return _Expansion().graph(_with_tables(graph))
+    return expansion.finished(model, (graph.input,), {}, graph)
 
 
 def _refused(model: Any, why: str) -> ValueError:
@@ -62,10 +67,7 @@ def _declared(model: Any) -> Any:
         given = model.input
     except AttributeError:
         return None
-    return keras.tree.map_structure(
-        lambda one: keras.Input(batch_shape=one.shape, dtype=one.dtype, name=one.name),
-        given,
-    )
+    return keras.tree.map_structure(lambda one: input_like(one, one.shape), given)
 
 
 def _inputs(shapes: Any, open_axes: int) -> Any:
@@ -89,7 +91,67 @@ def _inputs(shapes: Any, open_axes: int) -> Any:
 
 
 def _traced(model: Any, inputs: Any) -> Any:
-    return keras.Model(inputs, model.call(inputs), name=model.name)
+    return keras.Model(inputs, _outputs(model, (inputs,), {}), name=model.name)
+
+
+def _outputs(model: Any, args: Any, kwargs: Any, training: Any = None) -> Any:
+    """What `call` makes of symbols.
+
+    Args:
+        model: A model that is code.
+        args: What it is called with.
+        kwargs: By name.
+        training: What `call` is told of training, unless `kwargs` say it. Told
+            nothing, it hands nothing on, and layers ask when they are called; a
+            default of `False` would stay with them for good.
+    """
+    signature = inspect.signature(model.call)
+    if "training" in signature.parameters:
+        given = signature.bind(*args, **kwargs).arguments
+        if given.get("training") is None:
+            kwargs = {**kwargs, "training": training}
+    return model.call(*args, **kwargs)
+
+
+def _check_training(model: Any, args: Any, kwargs: Any, graph: Any) -> None:
+    """Refuses code that takes another path in training.
+
+    Args:
+        model: A model that is code.
+        args: What it is called with.
+        kwargs: By name.
+        graph: What it made of them, told nothing of training.
+    """
+    try:
+        outputs = _outputs(model, args, kwargs, training=True)
+        trained = _steps(keras.Model(graph.input, outputs))
+    except Exception as error:
+        says = f"Calling it on symbols, with training=True, says: {error}"
+        raise _refused(model, says) from error
+    if trained != _steps(graph):
+        raise _refused(
+            model,
+            "With training=True its `call` does something else, and a graph has only "
+            "one path. Call the layers in any case: a `Dropout` does nothing outside "
+            "of training.",
+        )
+
+
+def _steps(graph: Any) -> list[Any]:
+    """What a graph does, call by call: layers, or operations and their constants."""
+    found: list[Any] = []
+
+    def visit(operation: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(operation, keras.layers.Layer):
+            found.append(id(operation))
+        else:
+            values = keras.tree.flatten((args, kwargs))
+            constants = [one for one in values if isinstance(one, (int, float, str))]
+            found.append((type(operation), constants))
+        return operation(*args, **kwargs)
+
+    _visited(graph, visit)
+    return found
 
 
 def _with_ids(graph: Any, open_axes: int) -> Any:
@@ -185,10 +247,28 @@ def _transposed(value: Any, weights: Iterable[Any]) -> Any:
 
 
 class _Expansion:
-    """Makes graphs of the models that are code within a graph, each once."""
+    """Makes graphs of the models that are code within a graph, each once.
 
-    def __init__(self) -> None:
+    Args:
+        for_training: As for `as_graph`.
+    """
+
+    def __init__(self, for_training: bool):
+        self._for_training = for_training
         self._made: dict[int, tuple[Any, Any]] = {}
+
+    def finished(self, model: Any, args: Any, kwargs: Any, graph: Any) -> Any:
+        """What a model that is code becomes.
+
+        Args:
+            model: The model.
+            args: The symbols that it was called with.
+            kwargs: By name.
+            graph: What it made of them.
+        """
+        if self._for_training:
+            _check_training(model, args, kwargs, graph)
+        return self.graph(_with_tables(graph))
 
     def graph(self, model: Any) -> Any:
         """The same model, without any within that is code.
@@ -234,10 +314,10 @@ class _Expansion:
 
         args, kwargs = keras.tree.map_structure(start, (args, kwargs))
         try:
-            outputs = model.call(*args, **kwargs)
+            outputs = _outputs(model, args, kwargs)
             inputs = starts if len(starts) > 1 else starts[0]
             graph = keras.Model(inputs, outputs, name=model.name)
         except Exception as error:
             says = f"Calling it on symbols says: {error}"
             raise _refused(model, says) from error
-        return self.graph(_with_tables(graph))
+        return self.finished(model, args, kwargs, graph)

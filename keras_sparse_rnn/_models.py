@@ -7,6 +7,8 @@ from typing import Any
 
 import keras
 
+from keras_sparse_rnn import _backend
+
 # Softmax and its like mix features, and so may any function that is not known.
 _ELEMENTWISE = (
     keras.activations.elu,
@@ -51,6 +53,18 @@ def is_graph(layer: Any) -> bool:
         isinstance(layer, kind) and type(layer).call is kind.call
         for kind in (keras.Sequential, _functional_class())
     )
+
+
+def input_like(symbol: Any, shape: Any) -> Any:
+    """A symbol for another model that begins like one.
+
+    Args:
+        symbol: An input of that one. What it may be (optional, sparse) is kept, and
+            its name.
+        shape: The shape here, with the batch.
+    """
+    config = _backend.origin(symbol).get_config()
+    return keras.Input(**{**config, "batch_shape": tuple(shape)})
 
 
 @contextmanager

@@ -213,3 +213,35 @@ def test_variables_still_hold_what_pruning_hangs_on(attribute):
     variable = keras.Variable([1.0])
     setattr(variable, attribute, getattr(variable, attribute))
     assert hasattr(variable, attribute)
+
+
+def test_what_use_sets_on_a_model_is_known():
+    def made():
+        start = keras.Input((2,))
+        model = keras.Model(start, keras.layers.Dense(1)(start))
+        model.compile("sgd", "mse", metrics=["mae"])
+        return model
+
+    model, x, y = made(), np.ones((4, 2)), np.ones((4, 1))
+    model.fit(x, y, validation_data=(x, y), verbose=0)
+    model.evaluate(x, y, verbose=0)
+    model.predict(x, verbose=0)
+    assert not set(vars(model)) - set(vars(made())) - _backend.SET_IN_USE
+
+
+def test_weights_that_do_not_decay_are_known():
+    kernel = keras.Variable([1.0], name="kernel")
+    bias, other = keras.Variable([1.0], name="bias"), keras.Variable([1.0], name="b")
+    optimizer = keras.optimizers.AdamW(0.1)
+    assert _backend.kept_from_decay(optimizer, [kernel, bias, other]) == []
+    optimizer.exclude_from_weight_decay([other], ["bias"])
+    kept = _backend.kept_from_decay(optimizer, [kernel, bias, other])
+    assert [id(one) for one in kept] == [id(bias), id(other)]
+
+
+def test_the_input_of_a_symbol_is_known():
+    start = keras.Input((2,), name="start", optional=True)
+    assert isinstance(_backend.origin(start), keras.layers.InputLayer)
+    assert _backend.origin(start).optional
+    dense = keras.layers.Dense(1)
+    assert _backend.origin(dense(start)) is dense

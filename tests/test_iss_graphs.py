@@ -106,6 +106,7 @@ class Builder:
             lambda: layers.Conv1D(units, 2, padding="causal")(x),
             lambda: layers.EinsumDense("abc,cd->abd", (TIME, units), bias_axes="d")(x),
             lambda: layers.BatchNormalization(gamma_initializer="random_normal")(x),
+            lambda: layers.PReLU("random_normal")(x),
         ]
         return made[self.random.integers(len(made))]()
 

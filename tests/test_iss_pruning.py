@@ -3,7 +3,16 @@
 import keras
 import numpy as np
 import pytest
-from chains import FEATURES, array, chain, inputs, norms, recurrent, recurrent_of
+from chains import (
+    FEATURES,
+    array,
+    chain,
+    inputs,
+    kill,
+    norms,
+    recurrent,
+    recurrent_of,
+)
 from keras import layers
 
 from keras_sparse_rnn import GroupedLSTM, ISSPruning, ISSRegularizer, TieredEmbedding
@@ -143,6 +152,16 @@ def test_steps_are_counted_from_epoch_zero():
     # Steps 20 to 30 of 40, of which the first 20 lie in the epochs left out.
     assert watch.living()[1] == 8
     assert watch.living()[9:] == [4] * 11
+
+
+def test_without_a_target_a_late_beginning_is_none():
+    # Nothing reads a unit, but something enters it: it is not one that was removed.
+    regularizer = ISSRegularizer(1e-3, form="paper")
+    model = chain(8, recurrent_regularizer=regularizer)
+    kill(*recurrent_of(model)[0], [0], columns=False)
+    pruning = ISSPruning()
+    train(model, pruning, epochs=4, initial_epoch=3)
+    assert len(pruning.report.layers) == 1
 
 
 def test_several_steps_in_one_execution():

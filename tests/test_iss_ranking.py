@@ -1,5 +1,6 @@
 """Which units go next, against plain loops over all of them."""
 
+import dataclasses
 import itertools
 import math
 from dataclasses import dataclass
@@ -95,26 +96,40 @@ def draw(seed, tied=True, frozen=True):
     return case
 
 
-def holds(case, alive):
-    """Whether floors and windows that held still do, and what is fixed lives."""
+def units_of(case, number, layer, living):
+    """How many units of a layer are of living components that are not fixed."""
+    family = case.families[number]
+    return int((living & ~family.fixed)[family.layers[layer].component].sum())
+
+
+def holds(case, alive, order=()):
+    """Whether floors and windows that held still do, and what is fixed lives.
+
+    What makes sizes multiples goes whatever the floors are.
+    """
+    uneven = [one for one in order if one.score == -math.inf]
+    even = ranking.without(case.alive, uneven)
     for number, family in enumerate(case.families):
         before = case.loose(number)
         now = alive[number] & ~family.fixed
         assert not (now & ~before).any()
         fixed = case.alive[number] & family.fixed
         assert (alive[number] & family.fixed == fixed).all()
-        for layer, count in zip(family.layers, case.least[number], strict=True):
-            own = np.unique(layer.component)
-            assert now[own].sum() >= min(count, before[own].sum())
+        for layer, count in enumerate(case.least[number]):
+            most = units_of(case, number, layer, even[number])
+            assert units_of(case, number, layer, alive[number]) >= min(count, most)
     for window in case.windows:
         assert any(alive[number][component] for number, component in window)
 
 
-def best(case, number, layer, count):
-    """The strongest loose components of a layer."""
-    own = set(case.families[number].layers[layer].component.tolist())
-    loose = [c for c in own if case.loose(number)[c]]
-    return set(sorted(loose, key=lambda c: -case.scores[number][c])[:count])
+def strongest_of_windows(case):
+    """`(family, component)` of the strongest of each window."""
+    found = set()
+    for window in case.windows:
+        living = [(n, c) for n, c in window if case.loose(n)[c]]
+        if not found & set(window):
+            found.add(max(living, key=lambda one: case.scores[one[0]][one[1]]))
+    return found
 
 
 @settings(max_examples=100)
@@ -128,17 +143,20 @@ def test_the_weakest_go_first_and_what_stays_stays_for_a_reason(seed):
     for count in range(len(order) + 1):
         holds(case, ranking.without(case.alive, order[:count]))
     left = ranking.without(case.alive, order)
+    safe = strongest_of_windows(case)
     for number, family in enumerate(case.families):
-        reasons = set()
-        for one, count in enumerate(case.least[number]):
-            reasons |= best(case, number, one, count)
-        for window in case.windows:
-            living = [(n, c) for n, c in window if case.loose(n)[c]]
-            strongest = max(
-                living, key=lambda member: case.scores[member[0]][member[1]]
+        stays = np.flatnonzero(left[number] & ~family.fixed)
+        for component in set(stays.tolist()):
+            stronger = np.zeros(family.units, bool)
+            for other in stays:
+                better = case.scores[number][other] > case.scores[number][component]
+                stronger[other] = better or (number, other) in safe
+            # Without it some layer of its own would have too few.
+            assert (number, component) in safe or any(
+                component in layer.component
+                and units_of(case, number, one, stronger) < case.least[number][one]
+                for one, layer in enumerate(family.layers)
             )
-            reasons |= {strongest[1]} if strongest[0] == number else set()
-        assert set(np.flatnonzero(left[number] & ~family.fixed)) <= reasons
 
 
 @settings(max_examples=100)
@@ -162,11 +180,12 @@ def test_sizes_become_multiples_wherever_they_can(seed, round_to):
     assert [one.score for one in order] == sorted(one.score for one in order)
     uneven = [one for one in order if one.score == -math.inf]
     assert order[: len(uneven)] == uneven
-    # What could go one by one.
-    may_go = {(one.family, one.components[0]) for one in case.removals()}
+    # What could go one by one if there were no floors.
+    free = dataclasses.replace(case, least=[[0, 0] for _ in case.families])
+    may_go = {(one.family, one.components[0]) for one in free.removals()}
     for count in range(len(order) + 1):
         alive = ranking.without(case.alive, order[:count])
-        holds(case, alive)
+        holds(case, alive, order)
         if count < len(uneven):
             continue
         for number, family in enumerate(case.families):
@@ -215,25 +234,29 @@ def stored_of(case, number, components):
 @given(SETTINGS, st.integers(1, 4))
 def test_groups_of_layers_that_share_nothing_lose_whole_quanta(seed, round_to):
     case = draw(seed, tied=False)
-    expected = []
+    safe = strongest_of_windows(case)
+    uneven, even = [], []
     for number, _, component in case.groups():
-        family = case.families[number]
-        safe = best(case, number, 0, case.least[number][0])
         own = [c for c in component.tolist() if case.loose(number)[c]]
+        own = [c for c in own if (number, c) not in safe]
         own.sort(key=lambda c: case.scores[number][c])
-        if own and not family.fixed[component].any() and not safe & set(own):
-            safe = safe | {own[-1]}
-        own = [c for c in own if c not in safe]
         over = stored_of(case, number, component) % round_to
         if over > len(own):
             continue
         if over:
-            expected.append((-math.inf, number, own[:over]))
+            uneven.append((-math.inf, number, own[:over]))
         own = own[over:]
         while len(own) >= round_to:
             score = sum(case.scores[number][c] for c in own[:round_to]) / round_to
-            expected.append((score, number, own[:round_to]))
+            even.append((score, number, own[:round_to]))
             own = own[round_to:]
+    expected = list(uneven)
+    for number in range(len(case.families)):
+        own = sorted(one for one in even if one[1] == number)
+        lost = sum(len(one[2]) for one in uneven if one[1] == number)
+        present = int(case.loose(number).sum()) - lost
+        spare = max(0, present - case.least[number][0])
+        expected += own[: spare // round_to]
     found = case.removals(round_to)
     assert sorted((n, c) for _, n, c in expected) == sorted(
         (one.family, one.components.tolist()) for one in found
@@ -297,7 +320,7 @@ def test_each_layer_is_taken_down_to_its_own_size(seed, round_to):
         np.testing.assert_array_equal(ours, plain)
     for key, size in wanted.items():
         assert units(found, key) >= min(size, units(case.alive, key))
-    holds(case, found)
+    holds(case, found, order)
 
 
 def test_nothing_is_changed_in_place():

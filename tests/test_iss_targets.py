@@ -360,6 +360,30 @@ def test_every_group_is_left_with_a_multiple():
     assert sum(pruning.pruned_model.get_layer("grouped").group_sizes) == 8
 
 
+@pytest.mark.parametrize("floor", [0.0, 0.5])
+@pytest.mark.parametrize(
+    ("sizes", "round_to", "expected"),
+    [([10, 7, 7], 4, [8, 4, 4]), ([14, 14, 14], 8, [8, 8, 8])],
+    ids=str,
+)
+def test_a_floor_keeps_no_group_from_a_multiple(sizes, round_to, expected, floor):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((TIME, FEATURES)),
+            GroupedSimpleRNN(sum(sizes), sizes, name="grouped"),
+            layers.Dense(2),
+        ]
+    )
+    # All that the floor asks for is in one group.
+    for weight in model.get_layer("grouped").cell.cells[0].weights:
+        weight.assign(weight * 9)
+    found = report(model, ISSPruning(0.7, round_to=round_to, layer_floor=floor))
+    (layer,) = found.layers
+    left = [int((layer.removed_at[b:e] < 0).sum()) for b, e in layer.segments]
+    assert left == expected
+
+
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
@@ -382,6 +406,10 @@ def test_every_group_is_left_with_a_multiple():
             "6 units of .a., .* no multiple of round_to=4",
         ),
         ({"keep": 0.5, "round_to": 8}, "there are 14 units.*not 7"),
+        (
+            {"keep": 0.5, "round_to": 4, "minimum": 6},
+            "of round_to=4 it can.t keep",
+        ),
         ({"units": {"c": 2}}, r"2 units of 'c'.*\{'a': 8, 'b': 6\}"),
         ({"units": {"a": 9}}, r"9 units of 'a'.*\{'a': 8, 'b': 6\}"),
         ({}, "no target.*no ISSRegularizer"),

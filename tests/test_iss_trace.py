@@ -130,6 +130,7 @@ def test_language_model_of_the_paper():
         layers.ReLU(),
         layers.LeakyReLU(),
         layers.ELU(),
+        layers.PReLU("random_normal", shared_axes=[1], name="slopes"),
         layers.Activation("tanh"),
         layers.TimeDistributed(layers.Dropout(0.1)),
     ],

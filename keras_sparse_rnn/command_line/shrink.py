@@ -139,7 +139,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _shrunk(model: Any, arguments: argparse.Namespace) -> tuple[Any, Any]:
     """The smaller model, and the report on what was removed."""
     from keras_sparse_rnn.iss import ISSPruning, report, shrink
-    from keras_sparse_rnn.iss.shrink import own_methods, rebuild, warn_of_lost
+    from keras_sparse_rnn.iss.continuing import lost_in
+    from keras_sparse_rnn.iss.shrink import rebuild, warn_of_lost
 
     if arguments.dead:
         return shrink(model, arguments.ignore), report(model, ignore=arguments.ignore)
@@ -163,7 +164,7 @@ def _shrunk(model: Any, arguments: argparse.Namespace) -> tuple[Any, Any]:
         )
     ]
     small = rebuild(model, plan, alive)
-    warn_of_lost(model, own_methods(model, small))
+    warn_of_lost(model, lost_in(model, small))
     return small, report(model, pruning)
 
 

@@ -244,23 +244,17 @@ def kept_along(part: Part, alive: np.ndarray) -> np.ndarray:
 def protect(
     scores: Sequence[np.ndarray],
     windows: Sequence[Sequence[tuple[int, int]]],
-    floors: Sequence[tuple[int, np.ndarray, int]],
 ) -> list[np.ndarray]:
     """The components that must not be removed, whatever their score.
 
     Args:
         scores: The score of each component of each family.
         windows: Sets of `(family, component)` of which at least one must live.
-        floors: `(family, components, count)`: so many of these must live.
 
     Returns:
-        For each family, whether each component is protected: the best of each window
-        and floor.
+        For each family, whether each component is protected: the best of each window.
     """
     safe = [np.zeros(len(score), bool) for score in scores]
-    for family, components, count in floors:
-        best = np.argsort(-scores[family][components], kind="stable")[:count]
-        safe[family][components[best]] = True
     for window in windows:
         if not any(safe[f][unit] for f, unit in window):
             f, unit = max(window, key=lambda member: scores[member[0]][member[1]])

@@ -12,6 +12,7 @@ import keras
 
 from keras_sparse_rnn.iss.backup import Backup
 from keras_sparse_rnn.iss.pruning import ISSPruning
+from keras_sparse_rnn.iss.shrink import KEEPING
 
 
 def fit_shrinking(
@@ -31,7 +32,8 @@ def fit_shrinking(
     training step again takes some seconds each time: two or three epochs of the
     schedule, such as half way and at its end, are enough. A generator goes on where it
     was; any other data with `steps_per_epoch`, such as a `tf.data.Dataset`, begins
-    anew after each rebuild.
+    anew after each rebuild. Optimizers that weigh a matrix as a whole (Lamb, Muon,
+    Adafactor) see a smaller one, and go on a little otherwise than with masks.
 
     Callbacks see one training: `on_train_begin` and `on_train_end` once, and every
     epoch with its own number. They must reach the model as `self.model`, which
@@ -58,8 +60,8 @@ def fit_shrinking(
 
     Raises:
         ValueError: Before training, if `at` or a callback can't work, the backup is
-            of another model, the model's class defines a `train_step` or its like that
-            the smaller model would not have, or whatever `ISSPruning` raises.
+            of another model, the model has a `train_step` or its like that the smaller
+            one would not have, or whatever `ISSPruning` raises.
 
     Example:
 
@@ -83,12 +85,11 @@ def fit_shrinking(
     pruning.set_model(model)
     pruning.on_train_begin()
     if pruning.lost:
+        kind = type(model).__name__
         raise ValueError(
-            f"Model '{model.name}' (a {type(model).__name__}) defines "
-            f"{', '.join(pruning.lost)}, which the smaller model would not have, so "
-            f"training would not go on as it began. Make it as "
-            f"`{type(model).__name__}(inputs, outputs)`, with the constructor and the "
-            "`call` of keras.Model, or use `fit` with ISSPruning as a callback."
+            f"Model '{model.name}' (a {kind}) has {', '.join(pruning.lost)}, which the "
+            "smaller model would not have, so training would not go on as it began. "
+            f"{KEEPING.format(kind)} Or use `fit` with ISSPruning as a callback."
         )
     if saved is not None and (state := saved.read()) is not None:
         model = pruning.go_on(state)

@@ -12,6 +12,7 @@ from keras import ops
 
 from keras_sparse_rnn.iss import after_step
 from keras_sparse_rnn.iss.components import Part, kept_along
+from keras_sparse_rnn.iss.continuing import optimizers_in
 from keras_sparse_rnn.iss.pictures import matrices_of
 from keras_sparse_rnn.iss.regularizer import held
 from keras_sparse_rnn.iss.reports import PruningReport, layer_costs, layers_of_plan
@@ -93,9 +94,9 @@ class ISSPruning(keras.callbacks.Callback):
         pruned_model: After `fit`, the rebuilt, compiled model. Train it on, save it,
             export it. Do not train the old one on: nothing masks it any more.
         report: A `PruningReport`; `print(report)` is a table.
-        lost: Names of methods for training, such as `train_step`, that the class of
-            the model defines and that of `pruned_model` does not: a subclass with a
-            `call` of its own comes back as a Functional model.
+        lost: What the model has for training and `pruned_model` will not, in words:
+            a subclass with a `call` of its own comes back as a Functional model,
+            without its `train_step`.
 
     Training steps are counted from epoch 0 to `epochs`, also when `fit` is given an
     `initial_epoch`. So a run that was interrupted goes on where it was, with
@@ -497,7 +498,8 @@ class ISSPruning(keras.callbacks.Callback):
                     regularizer.active = False
             return
         due = self.schedule.progress(position, self._total)
-        late = due and self._aim.left(alive, due)
+        # Without a target nothing need have gone.
+        late = due and self.target.measure != "none" and self._aim.left(alive, due)
         begin = getattr(self.schedule, "begin", 0.0)
         if late and not all(living.all() for living in late) and epoch > begin * epochs:
             raise ValueError(
@@ -551,9 +553,10 @@ class ISSPruning(keras.callbacks.Callback):
 
     def _averages(self) -> bool:
         """Whether the optimizer may put averages in place, which remember the dead."""
-        optimizer = self.model.optimizer
-        inner = getattr(optimizer, "inner_optimizer", optimizer)
-        return bool(getattr(inner, "use_ema", False))
+        return any(
+            getattr(one, "use_ema", False)
+            for one in optimizers_in(self.model.optimizer)
+        )
 
     def _note(self, alive: list[np.ndarray], step: int) -> None:
         """Remembers which components live, and when the others' units went."""

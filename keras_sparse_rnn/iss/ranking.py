@@ -55,13 +55,14 @@ def removals(
         np.where(living & ~family.fixed, score, -np.inf)
         for family, living, score in zip(families, alive, scores, strict=True)
     ]
-    floors = []
-    for number, family in enumerate(families):
-        for layer, count in zip(family.layers, least[number], strict=True):
-            own = np.unique(layer.component)
-            own = own[(alive[number] & ~family.fixed)[own]]
-            floors.append((number, own, min(count, len(own))))
-    safe = protect(ranks, windows, floors)
+    safe = protect(ranks, windows)
+    living = [one & ~family.fixed for family, one in zip(families, alive, strict=True)]
+    # How many units of each layer live whatever goes.
+    kept = {
+        (number, one): int(np.count_nonzero(living[number][layer.component]))
+        for number, family in enumerate(families)
+        for one, layer in enumerate(family.layers)
+    }
     found = []
     for number, family in enumerate(families):
         for cell, each, common in _cells(family):
@@ -79,9 +80,37 @@ def removals(
                 uneven = size != step
                 score = -math.inf if uneven else float(ranks[number][some].mean())
                 units = {(number, one): count * size for one, count in each.items()}
+                for key, count in units.items():
+                    kept[key] -= count
                 found.append(Quantum(score, number, some, units))
                 begin += size
-    return sorted(found, key=lambda one: one.score)
+    return _above(sorted(found, key=lambda one: one.score), kept, least)
+
+
+def _above(
+    order: Sequence[Quantum],
+    kept: dict[tuple[int, int], int],
+    least: Sequence[Sequence[int]],
+) -> list[Quantum]:
+    """Those removals after which every layer has enough units; the strongest stay.
+
+    Whole removals are given up, so that sizes are still multiples.
+
+    Args:
+        order: The removals, weakest first.
+        kept: How many units of each layer live if all go.
+        least: How many of each layer must.
+    """
+    left = dict(kept)
+    found = []
+    for one in reversed(order):
+        short = any(left[key] < least[key[0]][key[1]] for key in one.units)
+        if short and one.score > -math.inf:
+            for key, count in one.units.items():
+                left[key] += count
+        else:
+            found.append(one)
+    return found[::-1]
 
 
 def _cells(family: Family) -> list[tuple[np.ndarray, dict[int, int], int]]:

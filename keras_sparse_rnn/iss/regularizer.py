@@ -10,6 +10,7 @@ from keras import ops
 from keras_sparse_rnn import _backend
 from keras_sparse_rnn.iss import after_step
 from keras_sparse_rnn.iss.components import Family, Part
+from keras_sparse_rnn.iss.continuing import optimizers_in
 from keras_sparse_rnn.iss.trace import Plan, trace
 
 _FORMS = ("proximal", "paper")
@@ -154,6 +155,15 @@ class ISSRegularizer(keras.regularizers.Regularizer):
                     "The proximal form needs the learning rate. Compile the model, or "
                     "pass `bind(model, optimizer=…)`."
                 )
+            if regularizer.form == "proximal" and (
+                len(optimizers_in(optimizer or model.optimizer)) != 1
+            ):
+                raise ValueError(
+                    "The proximal form needs one learning rate, and a MultiOptimizer "
+                    "has several. Give the model one optimizer, use "
+                    "`ISSRegularizer(…, form='paper')`, or prune with ISSPruning "
+                    "alone, which needs no regularizer."
+                )
         for variable, regularizer, components in ties:
             # A unit of several kernels, as of several depths, counts with the first.
             # Found anew at each trace: the model may be compiled again.
@@ -170,11 +180,10 @@ class ISSRegularizer(keras.regularizers.Regularizer):
             def shrink(w: Any, value: Any) -> Any:
                 if not self.active:
                     return value
-                found = optimizer()
+                (found,) = optimizers_in(optimizer())
                 rate = ops.cast(found.learning_rate, "float32")
                 # Keras calls this after every gradient, also those it only collects.
-                inner = getattr(found, "inner_optimizer", found)
-                rate = rate / (inner.gradient_accumulation_steps or 1)
+                rate = rate / (found.gradient_accumulation_steps or 1)
                 pull = ops.multiply(rate, self.strengths(components.family))
                 return components.proximal_step(w, value, pull)
 

@@ -1,4 +1,4 @@
-"""The smaller model, and the optimizer state that goes with it."""
+"""The smaller model, layer by layer, with weights and states that are left."""
 
 import functools
 import warnings
@@ -8,13 +8,26 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sparse_rnn import _backend
-from keras_sparse_rnn._models import copied_lambda, is_graph, layers_of, uncompiled
-from keras_sparse_rnn.iss import rules
+from keras_sparse_rnn._models import (
+    copied_lambda,
+    input_like,
+    is_graph,
+    layers_of,
+    uncompiled,
+)
+from keras_sparse_rnn.iss import continuing, rules
 from keras_sparse_rnn.iss.components import protect
+from keras_sparse_rnn.iss.continuing import lost_in
 from keras_sparse_rnn.iss.flow import Call
 from keras_sparse_rnn.iss.regularizer import ISSRegularizer, held
 from keras_sparse_rnn.iss.trace import Plan, trace
+
+# What to do about what would be lost; takes the name of a class.
+KEEPING = (
+    "A class's own methods are kept where the model is made as `{}(inputs, outputs)`, "
+    "with the constructor and the `call` of keras.Model; attributes, where they hold "
+    "no optimizer, and no layer or variable but the model's own."
+)
 
 
 def shrink(model: Any, ignore: Iterable[str] = ()) -> Any:
@@ -37,8 +50,8 @@ def shrink(model: Any, ignore: Iterable[str] = ()) -> Any:
         iterations, moments; factored ones start anew) and the states of all dropout
         seeds; stateful layers keep their states. `model` itself is not changed; both
         use the same preprocessing layers, with what these have learned from data. A
-        subclass of Keras's models stays one if it has their constructor and `call`;
-        else a warning names what it defines for training that is lost.
+        subclass of Keras's models stays one if it has their constructor and `call`,
+        with the attributes that were set on it; a warning names what is lost.
 
     Raises:
         ValueError: If units reach an operation that pruning can't follow, or an
@@ -52,23 +65,21 @@ def shrink(model: Any, ignore: Iterable[str] = ()) -> Any:
     plan = trace(model, ignore)
     values = plan.values()
     small = rebuild(model, plan, [~family.dead(values) for family in plan.families])
-    warn_of_lost(model, own_methods(model, small))
+    warn_of_lost(model, lost_in(model, small))
     return small
 
 
 def warn_of_lost(model: Any, lost: Sequence[str]) -> None:
-    """Warns that methods of a model's class are not the smaller model's.
+    """Warns that something of a model is not the smaller model's.
 
     Args:
         model: The model.
-        lost: Their names.
+        lost: What, as `lost_in` says it.
     """
     if lost:
         warnings.warn(
-            f"The smaller model is of a class of Keras's own, without what "
-            f"{type(model).__name__} defines: {', '.join(lost)}. To train it on in "
-            f"your way make the model as `{type(model).__name__}(inputs, outputs)`, "
-            "with the constructor and the `call` of keras.Model.",
+            f"The smaller model lacks what the {type(model).__name__} has: "
+            f"{', '.join(lost)}. {KEEPING.format(type(model).__name__)}",
             stacklevel=3,
         )
 
@@ -81,7 +92,7 @@ def rehearse(model: Any, plan: Plan) -> list[str]:
         plan: Its components.
 
     Returns:
-        The methods for training that the smaller model will lack.
+        What for training the smaller model will lack, in words.
     """
     alive = []
     for family in plan.families:
@@ -89,7 +100,7 @@ def rehearse(model: Any, plan: Plan) -> list[str]:
         for layer in family.layers:
             living[[layer.component[begin] for begin, _ in layer.segments]] = False
         alive.append(living)
-    return own_methods(model, rebuild(model, plan, alive))
+    return lost_in(model, rebuild(model, plan, alive))
 
 
 def rebuild(
@@ -109,10 +120,9 @@ def rebuild(
     builder = _Builder(plan, with_protected(plan, alive))
     small = builder.model(plan.graph, plan.calls, None)
     if model.compiled:
-        arguments = _backend.compile_arguments(model)
-        arguments = keras.tree.map_structure(_fresh, arguments)
-        small.compile(**{**arguments, "optimizer": _fresh(model.optimizer)})
+        continuing.compile_alike(model, small)
     _copy_variables(model, small, builder)
+    continuing.carry_attributes(model, small, [(model, small), *builder.partners()])
     if pulled:
         partners = {id(old): new for old, new in builder.variables()}
         for variable, regularizer in held(model):
@@ -146,19 +156,8 @@ class _Builder:
         flat = graph.inputs
         if shapes is None:
             shapes = [one.shape for one in flat]
-        # An input that was given no name has that of its layer.
-        names = {
-            id(layer.output): layer.name
-            for layer in graph.layers
-            if isinstance(layer, keras.layers.InputLayer)
-        }
         starts = [
-            keras.Input(
-                batch_shape=tuple(shape),
-                dtype=one.dtype,
-                name=names.get(id(one), one.name),
-            )
-            for one, shape in zip(flat, shapes, strict=True)
+            input_like(one, shape) for one, shape in zip(flat, shapes, strict=True)
         ]
         if isinstance(graph, keras.Sequential):
             made = [self.make(layer) for layer in graph.layers]
@@ -226,6 +225,10 @@ class _Builder:
                 return new
         return value
 
+    def partners(self) -> list[tuple[Any, Any]]:
+        """Layers and variables, old and new."""
+        return [*self.made.values(), *self.layers(), *self.variables()]
+
     def layers(self) -> Iterator[tuple[Any, Any]]:
         """Every layer, old and new, in wrappers too."""
         for old, new in self.made.values():
@@ -252,41 +255,6 @@ def _like(kind: Any, layers: Sequence[Any], name: str, trainable: bool) -> Any:
     return kind(layers, name=name, trainable=trainable)
 
 
-def own_methods(model: Any, small: Any) -> list[str]:
-    """Methods for training that a model defines and the smaller one lost.
-
-    The code of a subclass can't be rebuilt, so its smaller model is a Functional one.
-
-    Args:
-        model: The model.
-        small: What `rebuild` made of it.
-    """
-    names = ["train_step", "test_step", "predict_step", "compute_loss"]
-    names += ["compute_metrics", "compile", "fit", "evaluate", "predict"]
-    return [
-        name
-        for name in names
-        if getattr(type(model), name, None) is not getattr(type(small), name, None)
-    ]
-
-
-def _fresh(argument: Any) -> Any:
-    """An argument of `compile` for another model: what holds state is made anew."""
-    stateful = (keras.optimizers.Optimizer, keras.metrics.Metric)
-    if not isinstance(argument, stateful):
-        return argument
-    try:
-        return type(argument).from_config(argument.get_config())
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            "The smaller model can't be compiled like the old one: "
-            f"{type(argument).__name__} '{argument.name}' can't be made again from its "
-            "configuration. Give it a complete `get_config()`, and decorate your own "
-            "schedules and functions with "
-            f"`keras.saving.register_keras_serializable`. Keras says: {error}"
-        ) from error
-
-
 def with_protected(plan: Plan, alive: Sequence[np.ndarray]) -> list[np.ndarray]:
     """`alive`, what can't be removed, and one of every window where all are dead.
 
@@ -298,7 +266,7 @@ def with_protected(plan: Plan, alive: Sequence[np.ndarray]) -> list[np.ndarray]:
         one | family.fixed for one, family in zip(alive, plan.families, strict=True)
     ]
     # Among units that are all dead it does not matter which one stays.
-    safe = protect([one.astype(float) for one in living], plan.windows, [])
+    safe = protect([one.astype(float) for one in living], plan.windows)
     return [one | needed for one, needed in zip(living, safe, strict=True)]
 
 
@@ -325,9 +293,14 @@ def _copy_variables(model: Any, small: Any, builder: _Builder) -> None:
     for one, other in builder.layers():
         for old, new in zip(seeds_of(one), seeds_of(other), strict=True):
             new.assign(keras.ops.convert_to_numpy(old))
-    if getattr(model, "optimizer", None) is not None and model.optimizer.built:
-        small.optimizer.build(small.trainable_variables)
-        _copy_optimizer(model.optimizer, small.optimizer, pairs, builder.of)
+    if getattr(model, "optimizer", None) is not None:
+        continuing.copy_optimizer(
+            model.optimizer,
+            small.optimizer,
+            pairs,
+            small.trainable_variables,
+            functools.partial(_sliced, kept=builder.of),
+        )
 
 
 def _sliced(variable: Any, value: np.ndarray, kept: Callable[..., Any]) -> np.ndarray:
@@ -345,42 +318,3 @@ def seeds_of(layer: Any) -> list[Any]:
         layer: A layer or a model.
     """
     return [v for v in layer.non_trainable_variables if "seed_generator" in v.path]
-
-
-def _copy_optimizer(
-    old: Any, new: Any, pairs: Sequence[tuple[Any, Any]], kept: Callable[..., Any]
-) -> None:
-    """Carries over what the optimizer remembers of each weight that stays."""
-    # Keras names each slot after its variable; the same name may come more than once.
-    owners: dict[str, list[tuple[Any, Any]]] = {}
-    for one, other in pairs:
-        owners.setdefault(other.path.replace("/", "_"), []).append((one, other))
-    olds = _numbered(old.variables)
-    for (name, number), slot in _numbered(new.variables).items():
-        found = [path for path in owners if name.startswith(f"{path}_")]
-        owner = None
-        if found:
-            path = max(found, key=len)
-            owner, _ = owners[path][min(number, len(owners[path]) - 1)]
-            name = owner.path.replace("/", "_") + name[len(path) :]
-        before = olds.get((name, number))
-        if before is None:
-            continue  # Not trained before.
-        value = keras.ops.convert_to_numpy(before)
-        if owner is not None and tuple(owner.shape) == tuple(value.shape):
-            value = _sliced(owner, value, kept)
-        if tuple(value.shape) == tuple(slot.shape):
-            slot.assign(value)
-        # What is left has a shape of its own (a factored moment, say): it starts
-        # anew, as it did when training began.
-
-
-def _numbered(variables: Iterable[Any]) -> dict[tuple[str, int], Any]:
-    """Variables by name, those of one name told apart by their order."""
-    counts: dict[str, int] = {}
-    found = {}
-    for variable in variables:
-        number = counts.get(variable.name, 0)
-        counts[variable.name] = number + 1
-        found[variable.name, number] = variable
-    return found

@@ -109,10 +109,11 @@ class Aim:
         self.move(plan)
         self.all = self.measured([np.ones(f.units, bool) for f in plan.families])
         self._sizes = [
-            [int((~f.fixed[np.unique(one.component)]).sum()) for one in f.layers]
+            [int((~f.fixed)[one.component].sum()) for one in f.layers]
             for f in plan.families
         ]
         self._check_names()
+        self._check_minimum(minimum)
         share = self._even_share() if layer_floor else 0.0
         self._least = [
             [self._floor(layer_floor * share, size, minimum) for size in sizes]
@@ -268,6 +269,20 @@ class Aim:
                     f"`units` asks for {size} units of '{name}', which is no multiple "
                     f"of round_to={self.round_to}."
                 )
+
+    def _check_minimum(self, minimum: int) -> None:
+        """Sees that no layer falls below its minimum when sizes become multiples."""
+        for family, sizes in zip(self.plan.families, self._sizes, strict=True):
+            for layer, free in zip(family.layers, sizes, strict=True):
+                groups = [end - begin for begin, end in layer.segments]
+                even = sum(n - n % self.round_to or n for n in groups)
+                if even - (sum(groups) - free) < min(minimum, free):
+                    raise ValueError(
+                        f"'{layer.name}' has groups of {groups} units. In multiples of "
+                        f"round_to={self.round_to} it can't keep minimum={minimum} of "
+                        "those that may be pruned: give a lower minimum, or another "
+                        "`round_to`."
+                    )
 
     def _floor(self, share: float, size: int, minimum: int) -> int:
         # The product may lie a rounding error above the integer that is meant.

@@ -536,7 +536,7 @@ def trace(model: Any, ignore: Iterable[str] = ()) -> Plan:
     # Names with those of wrappers are known once the model is walked.
     _check_known({name for name in ignore if "/" not in name}, known, model)
     _check_directions(model)
-    graph = as_graph(model)
+    graph = as_graph(model, for_training=True)
     tracer = Tracer()
     tracer.begin(graph, ignore)
     specs = keras.tree.flatten(graph.inputs)

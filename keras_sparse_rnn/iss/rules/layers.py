@@ -336,6 +336,19 @@ class _BatchNormalization(Rule):
         return call.outputs({**others, layer.axis % len(flow.shape): normalized})
 
 
+@register_rule(keras.layers.PReLU)
+class _PReLU(Rule):
+    """Zero stays zero, and each feature has slopes of its own, which go with it."""
+
+    def follow(self, layer: Any, call: Call, tracer: "trace.Tracer") -> Any:
+        (flow,) = call.inputs
+        for number, axis in flow.axes.items():
+            # The slopes have no axis for the batch, and one where they are shared.
+            if number and layer.alpha.shape[number - 1] == flow.shape[number]:
+                tracer.weights(layer.alpha, number - 1, "along", axis.slots)
+        return call.outputs(dict(flow.axes))
+
+
 _MERGES: dict[type, Any] = {
     keras.layers.Add: lambda *x: sum(x),
     keras.layers.Subtract: lambda *x: x[0] - x[1],
