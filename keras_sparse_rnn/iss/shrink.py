@@ -122,7 +122,7 @@ def rebuild(
     if model.compiled:
         continuing.compile_alike(model, small)
     _copy_variables(model, small, builder)
-    continuing.carry_attributes(model, small, [(model, small), *builder.partners()])
+    continuing.carry_attributes(model, small, builder.partners())
     if pulled:
         partners = {id(old): new for old, new in builder.variables()}
         for variable, regularizer in held(model):
