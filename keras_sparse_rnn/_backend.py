@@ -30,6 +30,7 @@ __all__ = [
     "origin",
     "reversed_time",
     "shown_steps",
+    "sublayers",
     "time_loop",
 ]
 
@@ -166,6 +167,11 @@ def cudnn_gru(*args: Any, **kwargs: Any) -> tuple[Any, Any, list[Any]]:
 def compile_arguments(model: Any) -> dict[str, Any]:
     """The arguments that `model.compile` was last called with, as they were given."""
     return dict(model._compile_config.config)
+
+
+def sublayers(layer: Any) -> list[Any]:
+    """`layer`, and every layer that it holds, be it in an attribute of its own."""
+    return list(layer._flatten_layers())
 
 
 def origin(symbol: Any) -> Any:

@@ -163,16 +163,7 @@ def _with_ids(graph: Any, open_axes: int) -> Any:
         graph: The graph, with inputs of `_inputs`.
         open_axes: As for `_inputs`; ids have no axis of features.
     """
-    numbers = {id(one): number for number, one in enumerate(graph.inputs)}
-    ids: set[int] = set()
-
-    def visit(operation: Any, *args: Any, **kwargs: Any) -> Any:
-        if hasattr(operation, "input_dim") and hasattr(operation, "output_dim"):
-            given = keras.tree.flatten((args, kwargs))
-            ids.update(numbers[id(one)] for one in given if id(one) in numbers)
-        return operation(*args, **kwargs)
-
-    _visited(graph, visit)
+    ids = looked_up(graph)
     starts = []
     for number, one in enumerate(graph.inputs):
         shape, dtype = one.shape, one.dtype
@@ -180,6 +171,21 @@ def _with_ids(graph: Any, open_axes: int) -> Any:
             shape, dtype = (None,) * open_axes + shape[open_axes:], "int32"
         starts.append(keras.Input(batch_shape=shape, dtype=dtype, name=one.name))
     return keras.tree.pack_sequence_as(graph.input, starts)
+
+
+def looked_up(graph: Any) -> set[int]:
+    """Which inputs of a Functional model, by number, are looked up in a table."""
+    numbers = {id(one): number for number, one in enumerate(graph.inputs)}
+    found: set[int] = set()
+
+    def visit(operation: Any, *args: Any, **kwargs: Any) -> Any:
+        if hasattr(operation, "input_dim") and hasattr(operation, "output_dim"):
+            given = keras.tree.flatten((args, kwargs))
+            found.update(numbers[id(one)] for one in given if id(one) in numbers)
+        return operation(*args, **kwargs)
+
+    _visited(graph, visit)
+    return found
 
 
 def _visited(graph: Any, visit: Callable[..., Any]) -> Any:

@@ -5,6 +5,7 @@ Each command imports what it needs when it runs, since Keras takes seconds to lo
 
 import argparse
 import contextlib
+import io
 import os
 import sys
 import traceback
@@ -32,6 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     >>> main(["inspect", "model.keras"])
     0
     """
+    for stream in (sys.stdout, sys.stderr):
+        # Where letters are ASCII only, `×` is no reason to fail.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     # Of TensorFlow and LiteRT, before they are there.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     arguments = argparse.Namespace(verbose=False)

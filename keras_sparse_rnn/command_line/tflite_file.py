@@ -43,6 +43,7 @@ def facts(path: Path) -> dict[str, Any]:
         "bytes": len(content),
         "inputs": _tensors(inputs, outputs),
         "outputs": _tensors(outputs, inputs),
+        "signatures": flatfile.signatures(content),
         "operations": flatfile.counts(content),
         "stored": stored(content),
         "runtimes": {name: _tried(path, content, name) for name in running.RUNTIMES},
@@ -61,6 +62,9 @@ def text(facts: dict[str, Any]) -> list[str]:
         for one in facts[side]
     ]
     lines = [f"{facts['file']}: TFLite, {facts['bytes']:,} bytes", ""]
+    if len(facts["signatures"]) > 1:
+        told = ", ".join(facts["signatures"])
+        lines += [*pairs([("signatures", f"{told}; what follows is of one")]), ""]
     lines += table(["", "name", "shape", "type", ""], rows, names=5)
     operations = facts["operations"].items()
     listed = ", ".join(name if n == 1 else f"{name} ×{n}" for name, n in operations)

@@ -44,7 +44,9 @@ def convert(
         )
         (parts / "samples").mkdir()
         for number, sample in enumerate(samples):
-            np.savez(parts / "samples" / f"{number:06}.npz", **sample)
+            # NumPy has a word of its own, "file", for the path.
+            named = {f"/{name}": array for name, array in sample.items()}
+            np.savez(parts / "samples" / f"{number:06}.npz", **named)
         _worker.ask(
             saved_model=str(parts / "saved_model"),
             signature=SIGNATURE,

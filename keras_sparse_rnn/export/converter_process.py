@@ -57,7 +57,7 @@ def _samples(folder):
 
     for path in sorted(Path(folder).iterdir()):
         with np.load(path) as arrays:
-            yield dict(arrays)
+            yield {name[1:]: array for name, array in arrays.items()}
 
 
 if __name__ == "__main__":

@@ -4,11 +4,13 @@ The user's model is only read: every layer is made again from its configuration,
 and the new ones get its weights.
 """
 
+import keyword
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 
+from keras_sparse_rnn._backend import origin, sublayers
 from keras_sparse_rnn._graphs import as_graph
 from keras_sparse_rnn._models import copied_lambda, is_graph, layers_of
 
@@ -50,13 +52,13 @@ def is_stateful(model: Any) -> bool:
     return any(
         getattr(layer, "stateful", False)
         and isinstance(layer, (keras.layers.RNN, keras.layers.Bidirectional))
-        for layer in layers_of(model)
+        for layer in sublayers(model)
     )
 
 
 def reset(model: Any) -> None:
     """Sets the states of a model's stateful layers to zeros."""
-    for layer in layers_of(model):
+    for layer in sublayers(model):
         if isinstance(layer, keras.layers.RNN) and layer.stateful:
             layer.reset_state()
 
@@ -71,12 +73,7 @@ def needs_float32(model: Any) -> bool:
 
 def input_names(graph: Any) -> list[str]:
     """Names of the inputs, in Keras's order."""
-    names = {
-        id(layer.output): layer.name
-        for layer in graph.layers
-        if isinstance(layer, keras.layers.InputLayer)
-    }
-    return _unique([names.get(id(tensor), tensor.name) for tensor in graph.inputs])
+    return _unique([origin(tensor).name for tensor in graph.inputs])
 
 
 def output_names(graph: Any) -> list[str]:
@@ -84,12 +81,22 @@ def output_names(graph: Any) -> list[str]:
     return _unique(list(graph.output_names))
 
 
+def plain_name(name: str) -> str:
+    """What a file calls something that has a name in Keras.
+
+    TensorFlow's signatures take Python's identifiers only, no words that mean
+    something to Python, and none that begin with an underscore.
+    """
+    plain = "".join(c if c.isascii() and c.isalnum() else "_" for c in name)
+    if plain[:1] in ("", "_") or plain[:1].isdigit():
+        plain = f"x{plain}"
+    return f"{plain}_" if keyword.iskeyword(plain) or plain == "self" else plain
+
+
 def _unique(names: Sequence[str]) -> list[str]:
     result: list[str] = []
     for name in names:
-        # Signatures take Python identifiers only.
-        plain = "".join(c if c.isalnum() or c == "_" else "_" for c in name)
-        plain = f"_{plain}" if plain[:1].isdigit() else plain
+        plain = plain_name(name)
         count, candidate = 0, plain
         while candidate in result:
             count += 1
@@ -145,10 +152,10 @@ def copy_model(
     if shapes is None:
         shapes = [tensor.shape for tensor in graph.inputs]
     inputs = [
-        keras.Input(batch_shape=shape, dtype=narrowed(tensor.dtype), name=name)
-        for shape, tensor, name in zip(
-            shapes, graph.inputs, input_names(graph), strict=True
+        keras.Input(
+            batch_shape=shape, dtype=narrowed(tensor.dtype), name=origin(tensor).name
         )
+        for shape, tensor in zip(shapes, graph.inputs, strict=True)
     ]
     result = keras.models.clone_model(graph, input_tensors=inputs, clone_function=copy)
     for layer, new in pairs:

@@ -1,5 +1,6 @@
 """A metric of the user's, for the Keras model and for the file made from it."""
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sparse_rnn.export import streams
+from keras_sparse_rnn.export import copying, streams
 from keras_sparse_rnn.export.runtime import TFLiteModel
 from keras_sparse_rnn.export.serving import Serving
 
@@ -41,10 +42,11 @@ def check(metric: Any, data: Any) -> None:
         )
     if metric is None:
         return
-    if not callable(_callable(metric)):
+    if inspect.isclass(metric) or not callable(_callable(metric)):
         raise ValueError(
             "`metric` must be a function of what is expected and what is given, a "
-            f"Keras metric, or the name of one. Received: metric={metric!r}."
+            "Keras metric (an object, not its class), or the name of one. Received: "
+            f"metric={metric!r}."
         )
     if not isinstance(data, (tuple, list)) or len(data) != 2:
         raise ValueError(
@@ -79,26 +81,28 @@ def measure(
     arrays = by_name(x, served.inputs, "data")
     file = TFLiteModel(path)
     batch = file.input_shapes[0][0]
-    count = len(next(iter(arrays.values()))) // batch
-    if count == 0:
-        raise ValueError(
-            f"`data` has fewer examples than the batch size of the file, {batch}."
-        )
+    count = len(next(iter(arrays.values())))
+    expected = _arrays(y)
     given, wanted = [], []
-    for number in range(count):
-        part = {
-            name: array[number * batch : (number + 1) * batch]
-            for name, array in arrays.items()
-        }
+    for begin in range(0, count, batch):
+        # The last batch is filled up with the first examples.
+        rows = np.arange(begin, begin + batch) % count
+        part = {name: array[rows] for name, array in arrays.items()}
         want = _of_keras(model, part, served)
         wanted.append(want)
         given.append(_of_file(file, part, served, streaming, timed, want))
-    expected = keras.tree.map_structure(lambda one: np.asarray(one)[: count * batch], y)
     return Metric(
         _name(metric),
-        _score(metric, expected, _joined(wanted)),
-        _score(metric, expected, _joined(given)),
+        _score(metric, expected, _joined(wanted, count)),
+        _score(metric, expected, _joined(given, count)),
     )
+
+
+def _arrays(y: Any) -> Any:
+    """What is expected, as an array, or arrays in a structure."""
+    if isinstance(y, (list, tuple)) and y and np.ndim(y[0]) == 0:
+        return np.asarray(y)
+    return keras.tree.map_structure(np.asarray, y)
 
 
 def by_name(data: Any, names: Sequence[str], argument: str) -> dict[str, Any]:
@@ -110,7 +114,11 @@ def by_name(data: Any, names: Sequence[str], argument: str) -> dict[str, Any]:
         argument: What to call it in a message.
     """
     if isinstance(data, dict):
-        arrays = dict(data)
+        # By the names in Keras or by those in the file.
+        arrays = {
+            name if name in names else copying.plain_name(name): array
+            for name, array in data.items()
+        }
     elif isinstance(data, (list, tuple)) and len(data) == len(names):
         arrays = dict(zip(names, data, strict=True))
     elif len(names) == 1 and not isinstance(data, (list, tuple)):
@@ -124,6 +132,13 @@ def by_name(data: Any, names: Sequence[str], argument: str) -> dict[str, Any]:
             f"{sorted(data) if isinstance(data, dict) else type(data).__name__}."
         )
     arrays = {name: np.asarray(arrays[name]) for name in names}
+    if any(array.dtype == object or not array.ndim for array in arrays.values()):
+        raise ValueError(
+            f"`{argument}` must hold arrays of numbers, the examples along the first "
+            f"axis. Received: {type(data).__name__}. Of a data set take some batches, "
+            "for example with `np.concatenate(list(dataset.take(10).as_numpy_iterator"
+            "()))`."
+        )
     lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) != 1 or not min(lengths.values()):
         raise ValueError(
@@ -134,6 +149,8 @@ def by_name(data: Any, names: Sequence[str], argument: str) -> dict[str, Any]:
 
 
 def _of_keras(model: Any, part: dict[str, Any], served: Serving) -> list[Any]:
+    # As the file does, each batch begins anew.
+    copying.reset(model)
     inputs = [keras.ops.convert_to_tensor(part[name]) for name in served.inputs]
     outputs = keras.tree.flatten(model(inputs, training=False))
     return [keras.ops.convert_to_numpy(one) for one in outputs]
@@ -155,13 +172,28 @@ def _of_file(
         for frame in streams.frames(part, served.inputs, timed)
     ]
     return [
-        np.concatenate(streams.of_sequence(list(got), whole), axis=1)
+        streams.joined(list(got), whole)
         for got, whole in zip(zip(*steps, strict=True), want, strict=True)
     ]
 
 
-def _joined(parts: list[list[Any]]) -> list[Any]:
-    return [np.concatenate(one) for one in zip(*parts, strict=True)]
+def _joined(parts: list[list[Any]], count: int) -> list[Any]:
+    return [np.concatenate(one)[:count] for one in zip(*parts, strict=True)]
+
+
+def _evaluated(name: str, expected: Any, given: Any) -> float:
+    """A metric as `model.evaluate` has it: which "accuracy" depends on the shapes."""
+    start = keras.Input(given.shape[1:], dtype=given.dtype.name)
+    model = keras.Model(start, keras.layers.Identity()(start))
+    # Keras does not evaluate without a loss.
+    model.compile(
+        loss=lambda wanted, made: keras.ops.zeros(()), metrics=[name], run_eagerly=True
+    )
+    found = model.evaluate(
+        given, expected, batch_size=len(given), verbose=0, return_dict=True
+    )
+    (value,) = (number for key, number in found.items() if key != "loss")
+    return float(value)
 
 
 def _listed(outputs: Any) -> list[Any]:
@@ -179,6 +211,8 @@ def _name(metric: Any) -> str:
 
 
 def _score(metric: Any, expected: Any, given: list[Any]) -> float:
+    if isinstance(metric, str) and len(given) == 1:
+        return _evaluated(metric, expected, given[0])
     function = _callable(metric)
     made: Any = given[0] if len(given) == 1 else given
     if isinstance(function, keras.metrics.Metric):

@@ -110,14 +110,16 @@ class _Classic:
         from ai_edge_litert.interpreter import Interpreter
 
         self.interpreter = Interpreter(model_path=path, num_threads=threads)
-        runner = self.interpreter.get_signature_runner()
-        self.inputs = {
-            name: detail["index"] for name, detail in runner.get_input_details().items()
-        }
-        self.outputs = {
-            name: detail["index"]
-            for name, detail in runner.get_output_details().items()
-        }
+        keys = self.interpreter.get_signature_list()
+        if keys:
+            runner = self.interpreter.get_signature_runner(_chosen(keys))
+            inputs = runner.get_input_details()
+            outputs = runner.get_output_details()
+        else:
+            inputs = _by_name(self.interpreter.get_input_details())
+            outputs = _by_name(self.interpreter.get_output_details())
+        self.inputs = {name: detail["index"] for name, detail in inputs.items()}
+        self.outputs = {name: detail["index"] for name, detail in outputs.items()}
         self.shapes = None
 
     def reset(self):
@@ -167,7 +169,9 @@ class _Compiled:
             return
         # Anew: this runtime has been seen to crash when inputs are resized twice.
         self.model = self.load()
-        ((self.key, names),) = self.model.get_signature_list().items()
+        signatures = self.model.get_signature_list()
+        self.key = _chosen(signatures)
+        names = signatures[self.key]
         details = self.model.get_input_tensor_details(self.key)
         for name, shape in shapes.items():
             if tuple(details[name]["shape"]) != tuple(shape):
@@ -201,6 +205,15 @@ class _Compiled:
             count = int(np.prod(shape))
             made[name] = np.array(buffer.read(count, dtype)).reshape(shape)
         return made
+
+
+def _chosen(keys):
+    """The signature that `flatfile.signature` tells of."""
+    return "serving_default" if "serving_default" in keys else next(iter(keys))
+
+
+def _by_name(details):
+    return {detail["name"]: detail for detail in details}
 
 
 def _memory(field):

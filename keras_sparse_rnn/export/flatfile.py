@@ -24,6 +24,7 @@ _WEIGHTS = {
     "UNIDIRECTIONAL_SEQUENCE_LSTM": tuple(range(1, 9)),
 }
 _IDENTIFIER = b"TFL3"
+_DEFAULT = "serving_default"
 
 
 @dataclass(frozen=True)
@@ -128,15 +129,21 @@ def counts(content: bytes) -> dict[str, int]:
 
 
 def signature(content: bytes) -> tuple[list[Tensor], list[Tensor]]:
-    """The inputs and outputs of a file's first signature, or graph if it has none."""
+    """The inputs and outputs of a file.
+
+    Those of `serving_default`, or else of the first signature; of the graph if there
+    is none.
+    """
     flat = schema.Model.GetRootAs(content, 0)
-    if not flat.SignatureDefsLength():
+    keys = signatures(content)
+    if not keys:
         graph = flat.Subgraphs(0)
         return (
             [_tensor(graph, index) for index in _numbers(graph.InputsAsNumpy())],
             [_tensor(graph, index) for index in _numbers(graph.OutputsAsNumpy())],
         )
-    one = flat.SignatureDefs(0)
+    number = keys.index(_DEFAULT) if _DEFAULT in keys else 0
+    one = flat.SignatureDefs(number)
     graph = flat.Subgraphs(one.SubgraphIndex())
     sides = []
     for positions, count, entry in (
@@ -148,6 +155,13 @@ def signature(content: bytes) -> tuple[list[Tensor], list[Tensor]]:
             [_tensor(graph, i, names[i]) for i in _numbers(positions) if i in names]
         )
     return sides[0], sides[1]
+
+
+def signatures(content: bytes) -> list[str]:
+    """The names of a file's signatures."""
+    flat = schema.Model.GetRootAs(content, 0)
+    keys = (flat.SignatureDefs(k) for k in range(flat.SignatureDefsLength()))
+    return [one.SignatureKey().decode() for one in keys]
 
 
 def doubled(content: bytes) -> dict[str, int]:

@@ -184,8 +184,9 @@ def _step(model: Any, shapes: Sequence[Any]) -> tuple[Any, Serving]:
         strict=True,
     ):
         want = keras.ops.convert_to_numpy(want)
-        joined = np.concatenate(streams.of_sequence(list(got), want), axis=1)
-        difference = np.abs(joined - want).max(initial=0.0)
+        # As floats: of booleans there is no difference.
+        joined = streams.joined(list(got), want).astype("float64")
+        difference = np.abs(joined - want.astype("float64")).max(initial=0.0)
         if not difference <= _TOLERANCE * max(1.0, np.abs(want).max(initial=0.0)):
             raise ValueError(
                 f"output '{name}' of a stream of steps differs from that of the whole "

@@ -4,6 +4,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
+import numpy as np
+
+from keras_sparse_rnn._graphs import looked_up
+from keras_sparse_rnn.export import copying
 
 # Layers that look at other time steps than the one they make. Others that do are found
 # when the stream is compared with the sequence.
@@ -33,8 +37,8 @@ _CONVOLUTIONS: tuple[Any, ...] = (
 def timed(model: Any) -> list[bool]:
     """Which inputs of a model have an axis of time, behind the batch.
 
-    Those that leave it open; if none does, those as long as the first that is a
-    sequence of vectors or of ids.
+    Those that leave it open; if none does, those as long as the first sequence of
+    vectors, or else as the longest of ids.
 
     Args:
         model: A Functional or Sequential model.
@@ -42,14 +46,27 @@ def timed(model: Any) -> list[bool]:
     shapes = [tuple(tensor.shape) for tensor in model.inputs]
     if any(len(shape) > 1 and shape[1] is None for shape in shapes):
         return [len(shape) > 1 and shape[1] is None for shape in shapes]
-    lengths = [
+    vectors = [shape[1] for shape in shapes if len(shape) > 2]
+    ids = looked_up(copying.graph_of(model))
+    integers = [
         shape[1]
-        for shape, tensor in zip(shapes, model.inputs, strict=True)
-        if len(shape) > 2 or (len(shape) == 2 and "int" in tensor.dtype)
+        for number, (shape, tensor) in enumerate(zip(shapes, model.inputs, strict=True))
+        # Ids are floats unless Keras is told otherwise.
+        if len(shape) == 2 and ("int" in tensor.dtype or number in ids)
     ]
-    # Ids are floats unless Keras is told otherwise.
-    lengths = lengths or [shape[1] for shape in shapes if len(shape) > 1][:1]
-    return [len(shape) > 1 and shape[1] == lengths[0] for shape in shapes]
+    if not vectors and not integers:
+        return [len(shape) > 1 and shape[1] == _first(shapes) for shape in shapes]
+    length = vectors[0] if vectors else max(integers)
+    return [
+        len(shape) > 1
+        and shape[1] == length
+        and (len(shape) > 2 or "int" in tensor.dtype or number in ids)
+        for number, (shape, tensor) in enumerate(zip(shapes, model.inputs, strict=True))
+    ]
+
+
+def _first(shapes: Sequence[tuple[int, ...]]) -> int | None:
+    return next((shape[1] for shape in shapes if len(shape) > 1), None)
 
 
 def check(model: Any) -> None:
@@ -121,5 +138,13 @@ def of_sequence(steps: list[Any], whole: Any) -> list[Any]:
         whole: The same output for the whole sequence.
     """
     shape = steps[0].shape
-    per_step = len(shape) > 1 and shape[1] == 1 and whole.shape[1] == len(steps)
-    return steps if per_step and len(shape) == len(whole.shape) else steps[-1:]
+    if len(shape) < 2 or len(shape) != len(whole.shape):
+        return steps[-1:]
+    per_step = shape[1] == 1 and whole.shape[1] == len(steps)
+    return steps if per_step else steps[-1:]
+
+
+def joined(steps: list[Any], whole: Any) -> Any:
+    """The same as one array, like that of the whole sequence."""
+    found = of_sequence(steps, whole)
+    return found[0] if len(found) == 1 else np.concatenate(found, axis=1)

@@ -4,6 +4,7 @@ import os
 import re
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -221,14 +222,15 @@ def export_tflite(
     settings = _settings(model, lowering, quantize, target, streaming)
     check_positive("batch_size", batch_size)
     check_positive("time_steps", time_steps)
-    bound = _bound(max_error, quantize)
+    bound = _bound(max_error, quantize, streaming)
     evaluation.check(metric, data)
     timed = streams.timed(model)
     if streaming is not None:
         _check_streaming(model, timed, time_steps)
     names = copying.input_names(model)
     whole, notes = _input_shapes(model, batch_size, time_steps)
-    samples = _samples(representative_data, quantize, names, whole)
+    dtypes = [copying.narrowed(tensor.dtype) for tensor in model.inputs]
+    samples = _samples(representative_data, quantize, names, whole, dtypes)
     shapes = whole if streaming is None else streams.step_shapes(whole, timed)
     with files.new_file(Path(path)) as temporary:
         graph = _copy(model, settings, shapes)
@@ -240,6 +242,7 @@ def export_tflite(
             reference = copying.copy_model(model, lambda layer: None, whole)
         with _quiet():
             served = serving(graph, settings.carried)
+            _check_named(model, settings)
             content = _convert(graph, served, settings, samples, timed)
             doubled = flatfile.doubled(content)
             if doubled:
@@ -297,16 +300,14 @@ def _settings(
     target: str,
     streaming: str | None,
 ) -> Settings:
+    if not isinstance(lowering, (str, Mapping)):
+        raise ValueError(
+            "`lowering` must be one of 'auto', 'loop', 'unrolled' and 'fused', or a "
+            f"dictionary of these by layers' names. Received: lowering={lowering!r}."
+        )
     forms = {"": lowering} if isinstance(lowering, str) else {"": "auto", **lowering}
     for form in forms.values():
         check_choice("lowering", form, ("auto", *LOWERINGS))
-    known = {layer.name for layer in layers_of(model)}
-    unknown = sorted(set(forms) - known - {""})
-    if unknown:
-        raise ValueError(
-            "`lowering` must name layers of the model; "
-            f"'{model.name}' has {sorted(known - {model.name})}. Received: {unknown}."
-        )
     check_choice("quantize", quantize, (None, *QUANTIZATIONS))
     check_choice("target", target, TARGETS)
     check_choice("streaming", streaming, (None, *STREAMINGS))
@@ -344,8 +345,23 @@ def _settings(
     return Settings(forms, target, quantize, carried, streaming)
 
 
-def _bound(max_error: float | None, quantize: str | None) -> float:
+def _check_named(model: Any, settings: Settings) -> None:
+    """Raises if `lowering` names what is no recurrent layer of the file."""
+    unknown = sorted(set(settings.lowering) - set(settings.named) - {""})
+    if unknown:
+        raise ValueError(
+            "`lowering` must name recurrent layers of the model, as the report's "
+            f"`layers` has them; '{model.name}' has {list(settings.named)}. "
+            f"Received: {unknown}."
+        )
+
+
+def _bound(
+    max_error: float | None, quantize: str | None, streaming: str | None
+) -> float:
     if max_error is None:
+        if quantize is None and streaming is not None:
+            return verification.STREAM
         return verification.BOUNDS[quantize]
     number = isinstance(max_error, (int, float)) and not isinstance(max_error, bool)
     if not number or not max_error > 0:
@@ -430,8 +446,9 @@ def _samples(
     quantize: str | None,
     names: Sequence[str],
     shapes: Sequence[Sequence[int | None]],
+    dtypes: Sequence[str],
 ) -> list[dict[str, Any]] | None:
-    """Batches of representative data, by the inputs' names."""
+    """Batches of representative data, by the inputs' names, in the file's types."""
     if quantize != "int8":
         if data is not None:
             raise ValueError(
@@ -445,7 +462,14 @@ def _samples(
             "from which the ranges of activations are taken."
         )
     arrays = evaluation.by_name(data, names, "representative_data")
-    for (name, array), shape in zip(arrays.items(), shapes, strict=True):
+    for name, shape, dtype in zip(names, shapes, dtypes, strict=True):
+        array = arrays[name]
+        arrays[name] = array.astype(dtype)
+        if "int" in dtype and not np.array_equal(arrays[name], array):
+            raise ValueError(
+                f"`representative_data` for input '{name}' must be integers, as the "
+                f"input is {dtype}. Received: an array of {array.dtype} with others."
+            )
         fits = len(array.shape) == len(shape) and all(
             wanted in (None, own)
             for own, wanted in zip(array.shape[1:], shape[1:], strict=True)
@@ -592,8 +616,9 @@ def _check_fused(content: bytes, settings: Settings) -> None:
     found = flatfile.counts(content).get("UNIDIRECTIONAL_SEQUENCE_LSTM", 0)
     wanted = sum(settings.fused.values())
     if found < wanted:
+        names = sorted({name for name, _ in settings.fused})
         raise RuntimeError(
-            f"The TFLite converter did not fuse all of {list(settings.fused)}: the "
+            f"The TFLite converter did not fuse all of {names}: the "
             f"file has {found} LSTM operations instead of {wanted}. Nothing was "
             "written. Use lowering='loop'."
         )
@@ -620,12 +645,22 @@ def _times(counts: Mapping[str, int]) -> list[str]:
     return [name if n == 1 else f"{name} ×{n}" for name, n in counts.items()]
 
 
+_ONE_AT_A_TIME = threading.Lock()
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Holds back what TensorFlow's and LiteRT's C++ code writes to stderr.
 
-    If the block raises, it is shown after all.
+    If the block raises, it is shown after all. There is one stderr: another thread
+    waits until the block ends.
     """
+    with _ONE_AT_A_TIME, _held_back():
+        yield
+
+
+@contextmanager
+def _held_back() -> Iterator[None]:
     try:
         saved = os.dup(2)
     except OSError:

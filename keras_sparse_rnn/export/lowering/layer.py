@@ -26,7 +26,9 @@ class Settings:
         carried: `None`, or what holds the states that come in as inputs.
         streaming: `None`; `"states"` or `"memory"` if the file is one step of a stream.
         chosen: What became of each layer, in words, in the order of their calls.
-        fused: For each layer that is fused, how many operations it takes.
+        fused: For each call of a layer that is fused, by the layer's name and the
+            call's input, how many operations it takes.
+        named: The names by which `lowering` can speak of a layer.
     """
 
     lowering: dict[str, str]
@@ -35,11 +37,39 @@ class Settings:
     carried: Carried | None = None
     streaming: str | None = None
     chosen: dict[str, str] = field(default_factory=dict)
-    fused: dict[str, int] = field(default_factory=dict)
+    fused: dict[tuple[str, str], int] = field(default_factory=dict)
+    named: dict[str, None] = field(default_factory=dict)
+    _owners: dict[str, Any] = field(default_factory=dict)
 
-    def wanted(self, name: str) -> str:
-        """The form asked for a layer."""
-        return self.lowering.get(name, self.lowering[""])
+    def wanted(self, *names: str) -> str:
+        """The form asked for a layer.
+
+        Args:
+            *names: What it may be called; the first that is named counts.
+        """
+        self.named.update(dict.fromkeys(names))
+        found = (self.lowering[name] for name in names if name in self.lowering)
+        return next(found, self.lowering[""])
+
+    def note(self, layer: Any, name: str, what: str) -> str:
+        """Remembers what became of a layer.
+
+        Args:
+            layer: The layer.
+            name: Its name.
+            what: In words. A layer may be called more than once, and become several.
+
+        Returns:
+            Its name, numbered if another layer has it too.
+        """
+        shown, number = name, 1
+        while self._owners.setdefault(shown, layer) is not layer:
+            number += 1
+            shown = f"{name} ({number})"
+        before = self.chosen.get(shown, "").split(", ")
+        if what not in before:
+            self.chosen[shown] = ", ".join([*filter(None, before), what])
+        return shown
 
 
 class LoweredRNN(keras.layers.Layer):
@@ -68,6 +98,7 @@ class LoweredRNN(keras.layers.Layer):
             layer.stateful or settings.streaming == "states"
         )
         self.shown_name = f"{within}{layer.name}"
+        self.names = [self.shown_name, layer.name, within.rstrip("/")]
         self.units = self.rnn_cell.units
         self.state_structure = list(layer.state_size)
         self.return_sequences = layer.return_sequences
@@ -136,7 +167,7 @@ class LoweredRNN(keras.layers.Layer):
         batch, length, features = sequences.shape
         carried = settings.carried if self.carries else None
         form, why = choose(
-            settings.wanted(self.name),
+            settings.wanted(*filter(None, self.names)),
             Call(
                 name=self.shown_name,
                 cell=cell,
@@ -153,9 +184,9 @@ class LoweredRNN(keras.layers.Layer):
             ),
         )
         groups = f" over {cell.groups} groups" if cell.groups > 1 else ""
-        settings.chosen[self.shown_name] = f"{form}{groups}{why}"
+        shown = settings.note(self, self.shown_name, f"{form}{groups}{why}")
         if form == "fused":
-            settings.fused[self.shown_name] = cell.groups
+            settings.fused[shown, sequences.name] = cell.groups
             last, outputs = fused.run(
                 cell,
                 sequences,
@@ -187,14 +218,14 @@ class LoweredRNN(keras.layers.Layer):
             mask = mask if len(mask.shape) == 3 else tf.expand_dims(mask, -1)
             mask = _time_first(mask)
         # In a stream a masked step repeats the output of the call before.
-        shown = self.streaming is not None and carried is not None
+        streamed = self.streaming is not None and carried is not None
         output = states[cell.output]
         last, outputs, states = _STEPS[form](
             cell,
             rows,
             states,
             mask,
-            before=output if shown else tf.zeros_like(output),
+            before=output if streamed else tf.zeros_like(output),
             backwards=self.go_backwards,
             zero_masked=self.zero_output_for_mask,
             sequences=self.return_sequences,

@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 
+from keras_sparse_rnn._backend import sublayers
 from keras_sparse_rnn.export.lowering import dense
 from keras_sparse_rnn.export.lowering.cells import can_lower
 from keras_sparse_rnn.export.lowering.choice import LoweringError
@@ -79,27 +80,32 @@ class Replacer:
     def _keep(self, layer: Any) -> None:
         """Notes that a layer keeps the loop that Keras writes."""
         what = f"Layer '{layer.name}' ({_kind(layer)})"
-        wanted = self.settings.wanted(layer.name)
+        held = [one for one in sublayers(layer) if isinstance(one, keras.layers.RNN)]
+        wanted = self.settings.wanted(layer.name, *(one.name for one in held))
         if wanted not in ("auto", "loop"):
             raise LoweringError(
-                f"{what} can't be {wanted}: only Keras's own layers and cells and "
-                "those of this package can, and no subclass of them. Use "
-                "lowering='loop' for it, which keeps the loop that Keras writes."
+                f"{what} can't be {wanted}: only Keras's own recurrent layers and "
+                "cells and those of this package can, no subclass of them, and only "
+                "where the model, a Bidirectional or a TimeDistributed calls them "
+                "itself. Use lowering='loop' for it, which keeps the loop that Keras "
+                "writes."
             )
         if self.settings.quantize == "int8":
             raise LoweringError(
                 f"{what} keeps the loop that Keras writes, and TensorFlow's converter "
                 "crashes when it calibrates a loop for int8. Use quantize='dynamic'."
             )
-        inner = (layer, getattr(layer, "layer", None), *_sides(layer))
-        stateful = any(getattr(one, "stateful", False) for one in inner)
-        if stateful or self.settings.streaming is not None:
+        # Within each time step it begins anew in a stream as well.
+        within_step = type(layer) is keras.layers.TimeDistributed
+        streamed = self.settings.streaming is not None and not within_step
+        if streamed or any(one.stateful for one in held):
             raise LoweringError(
-                f"It is not known what the states of {what} are, so they can't become "
-                "inputs and outputs. Keras's own layers and cells and those of this "
-                "package are known, and no subclass of them."
+                f"It is not known what the states of l{what[1:]} are, so they can't become "
+                "inputs and outputs. Keras's own recurrent layers and cells and those "
+                "of this package are known, no subclass of them, and only where the "
+                "model or a Bidirectional calls them itself."
             )
-        self.settings.chosen[layer.name] = f"Keras's own loop ({_kind(layer)})"
+        self.settings.note(layer, layer.name, f"Keras's own loop ({_kind(layer)})")
 
 
 def _sides(layer: Any) -> list[Any]:
@@ -108,8 +114,9 @@ def _sides(layer: Any) -> list[Any]:
 
 
 def _is_recurrent(layer: Any) -> bool:
-    inner = (layer, getattr(layer, "layer", None), *_sides(layer))
-    return any(isinstance(one, keras.layers.RNN) for one in inner)
+    return isinstance(layer, keras.layers.Layer) and any(
+        isinstance(one, keras.layers.RNN) for one in sublayers(layer)
+    )
 
 
 def _kind(layer: Any) -> str:
