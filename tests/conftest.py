@@ -2,6 +2,9 @@
 
 import os
 
+# Most of the time would go into optimizing tiny programs. Read when XLA starts.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
 import hypothesis
 import keras
 import pytest

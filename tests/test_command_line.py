@@ -2,6 +2,7 @@
 
 import configparser
 import importlib
+import io
 import json
 import os
 import subprocess
@@ -265,6 +266,46 @@ def test_inspect_says_which_runtime_does_not_run_a_file(capsys, fused):
     status, out, _ = run(capsys, "inspect", fused)
     assert status == 0
     assert "fails in  LiteRT's CompiledModel: it has no UNIDIRECTIONAL" in out
+
+
+@pytest.mark.parametrize("keys", [["a"], ["b", "serving_default"], []], ids=len)
+def test_files_of_others_may_have_any_signatures(capsys, tmp_path, keys):
+    import flatbuffers
+    import tensorflow as tf
+
+    def times(factor):
+        spec = tf.TensorSpec((1, 4), name="x")
+        scale = tf.function(lambda x: {"y": x * factor}, input_signature=[spec])
+        return scale.get_concrete_function()
+
+    functions = {key: times(2.0 + i) for i, key in enumerate(keys or ["a"])}
+    tf.saved_model.save(tf.Module(), str(tmp_path / "saved"), functions)
+    converter = tf.lite.TFLiteConverter.from_saved_model(
+        str(tmp_path / "saved"), signature_keys=list(functions)
+    )
+    content = converter.convert()
+    if not keys:
+        flat = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+        flat.signatureDefs = None
+        builder = flatbuffers.Builder(0)
+        builder.Finish(flat.Pack(builder), b"TFL3")
+        content = bytes(builder.Output())
+    path = tmp_path / "model.tflite"
+    path.write_bytes(content)
+    (found,) = run_json(capsys, "inspect", path)["files"]
+    assert found["signatures"] == keys
+    assert [one["shape"] for one in found["inputs"]] == [[1, 4]]
+    assert found["runtimes"]["Interpreter"]["runs"]
+    timed = run_json(capsys, "benchmark", path, "--repeats", "2")
+    assert "error" not in str(timed)
+
+
+def test_a_terminal_of_ascii_letters_is_enough(monkeypatch, step):
+    letters = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", letters)
+    assert main(["inspect", str(step)]) == 0
+    letters.seek(0)
+    assert "operations" in letters.read()
 
 
 def test_one_bad_file_does_not_keep_inspect_from_the_others(capsys, step):

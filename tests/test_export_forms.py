@@ -18,7 +18,14 @@ if keras.backend.backend() != "tensorflow":
 pytest.importorskip("tensorflow")
 pytest.importorskip("ai_edge_litert")
 
-from keras_sparse_rnn.export import TFLiteModel, export_tflite, flatfile
+from keras_sparse_rnn.export import (
+    TFLiteModel,
+    export_saved_model,
+    export_tflite,
+    flatfile,
+    streams,
+    verification,
+)
 
 FEATURES = 6
 
@@ -34,6 +41,126 @@ def array(tensor):
 def sequential(*stack, length=None, batch=None):
     start = keras.Input((length, FEATURES), batch_size=batch, name="x")
     return keras.Sequential([start, *stack])
+
+
+# Names.
+
+
+class Holding(layers.Layer):
+    """A layer of a user's own, with an LSTM in it."""
+
+    def __init__(self, stateful=False, **arguments):
+        super().__init__(**arguments)
+        self.inner = layers.LSTM(3, return_sequences=True, stateful=stateful)
+
+    def build(self, shape):
+        self.inner.build(shape)
+
+    def call(self, x):
+        return self.inner(x)
+
+    def compute_output_shape(self, shape):
+        return (*shape[:-1], 3)
+
+    def get_config(self):
+        return {**super().get_config(), "stateful": self.inner.stateful}
+
+
+def test_names_that_mean_something_elsewhere(tmp_path):
+    names = ["class", "1", "_x", "self", "a-b"]
+    given = [keras.Input((4, FEATURES), name=name) for name in names]
+    made = layers.LSTM(3, name="a_b")(layers.Add()(given))
+    model, path = keras.Model(given, made), tmp_path / "model.tflite"
+    report = export_tflite(model, path)
+    assert [one.name for one in report.inputs] == [
+        "class_",
+        "x1",
+        "x_x",
+        "self_",
+        "a_b",
+    ]
+    saved = export_saved_model(model, tmp_path / "saved")
+    assert saved.inputs == ["class_", "x1", "x_x", "self_", "a_b"]
+    # By either name.
+    x = {name: values((3, 4, FEATURES)) for name in names}
+    expected = array(model(list(x.values())))
+    for data in (x, dict(zip(saved.inputs, x.values(), strict=True))):
+        report = export_tflite(model, path, metric="mse", data=(data, expected))
+        assert report.metric.file < 1e-9
+
+
+def test_lowering_names_layers_as_the_report_does(tmp_path):
+    def model():
+        return sequential(
+            layers.Bidirectional(layers.LSTM(3, return_sequences=True), name="both"),
+            layers.Dense(3, name="dense"),
+            length=20,
+        )
+
+    path = tmp_path / "model.tflite"
+    shown = list(export_tflite(model(), path).layers)
+    assert len(shown) == 2
+    for name in ("both", shown[0], shown[0].split("/")[1]):
+        made = model()
+        if name != "both":
+            one = made.get_layer("both").forward_layer.name
+            name = f"both/{one}" if "/" in name else one
+        forms = list(export_tflite(made, path, {name: "unrolled"}).layers.values())
+        assert forms == ["unrolled", "unrolled" if name == "both" else "loop"]
+    for name in ("dense", "nowhere"):
+        with pytest.raises(ValueError, match=rf"both.*Received: \['{name}'\]"):
+            export_tflite(model(), path, {name: "unrolled"})
+    with pytest.raises(ValueError, match="lowering=None"):
+        export_tflite(model(), path, None)
+
+
+def test_layers_of_one_name_are_told_apart(tmp_path):
+    inner = sequential(layers.LSTM(3, return_sequences=True, name="same"), length=4)
+    x = keras.Input((4, FEATURES), name="x")
+    model = keras.Model(x, layers.LSTM(2, name="same")(inner(x)))
+    report = export_tflite(
+        model, tmp_path / "model.tflite", "fused", target="interpreter"
+    )
+    assert report.layers == {"same": "fused", "same (2)": "fused"}
+
+
+def test_a_layer_called_with_two_lengths_has_two_forms(tmp_path):
+    short, long = keras.Input((4, 3), name="short"), keras.Input((20, 3), name="long")
+    layer = layers.LSTM(4, name="shared")
+    model = keras.Model([short, long], layer(short) + layer(long))
+    report = export_tflite(model, tmp_path / "model.tflite")
+    assert report.layers == {"shared": "unrolled, loop"}
+
+
+@pytest.mark.parametrize(
+    "hiding",
+    [
+        Holding(name="hiding"),
+        layers.TimeDistributed(
+            keras.Sequential([keras.Input((2, 3)), layers.LSTM(3)]), name="hiding"
+        ),
+    ],
+    ids=["own", "TimeDistributed"],
+)
+def test_loops_within_other_layers_are_told(tmp_path, hiding):
+    shape = (4, FEATURES) if isinstance(hiding, Holding) else (4, 2, 3)
+    model = keras.Sequential([keras.Input(shape, name="x"), hiding])
+    path = tmp_path / "model.tflite"
+    report = export_tflite(model, path)
+    (form,) = report.layers.values()
+    assert "Keras's own loop" in form
+    path.unlink()
+    with pytest.raises(ValueError, match=r"'hiding'.* can't be unrolled"):
+        export_tflite(model, path, "unrolled")
+    assert not path.exists()
+
+
+def test_states_within_other_layers_are_refused(tmp_path):
+    model = sequential(Holding(True, name="hiding"), length=4, batch=1)
+    for export in (export_tflite, export_saved_model):
+        with pytest.raises(ValueError, match="the states of layer 'hiding'"):
+            export(model, tmp_path / "model")
+        assert not (tmp_path / "model").exists()
 
 
 # Fused.
@@ -203,6 +330,44 @@ def stream(file, x):
     """The outputs at each step."""
     file.reset()
     return [file.step(x[:, t : t + 1]) for t in range(x.shape[1])]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "timed"),
+    [
+        ([((None, 3), "float32"), ((7,), "float32")], [True, False]),
+        ([((8, 3), "float32"), ((8,), "float32")], [True, False]),
+        (
+            [((8,), "float32"), ((8, 3), "float32"), ((8,), "int32")],
+            [False, True, True],
+        ),
+        ([((1,), "int32"), ((12, 4), "float32")], [False, True]),
+        ([((1,), "int32"), ((9,), "int32")], [False, True]),
+        ([((9,), "float32")], [True]),
+    ],
+    ids=str,
+)
+def test_which_inputs_have_a_time(inputs, timed):
+    given = [keras.Input(shape, dtype=dtype) for shape, dtype in inputs]
+    model = keras.Model(given, [layers.Identity()(one) for one in given])
+    assert streams.timed(model) == timed
+
+
+def test_a_bound_for_streams_can_be_given(tmp_path, monkeypatch):
+    monkeypatch.setattr(verification, "STREAM", 1e-15)
+    model = sequential(layers.LSTM(8, return_sequences=True))
+    path = tmp_path / "step.tflite"
+    with pytest.raises(RuntimeError, match="`max_error=` allows more"):
+        export_tflite(model, path, streaming="states")
+    export_tflite(model, path, streaming="states", max_error=1e-5)
+
+
+def test_outputs_that_are_no_floats_or_no_vectors_can_be_streamed(tmp_path):
+    x = keras.Input((None, FEATURES), name="x")
+    h = layers.LSTM(4, return_sequences=True)(x)
+    model = keras.Model(x, [h > 0, ops.max(h[:, -1], axis=-1)])
+    assert export_saved_model(model, tmp_path / "saved").notes == []
+    export_tflite(model, tmp_path / "step.tflite", streaming="states")
 
 
 def test_a_stream_of_steps_is_the_sequence(tmp_path):

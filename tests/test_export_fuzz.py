@@ -348,7 +348,7 @@ def of_seed(seed):
 
 # All forms of many models by `make fuzz`, one form of each of a few by `make test`.
 MANY = conftest.FUZZ_EXAMPLES is not None
-EXAMPLES = int(conftest.FUZZ_EXAMPLES) if MANY else 30
+EXAMPLES = int(conftest.FUZZ_EXAMPLES) if MANY else 15
 
 
 @pytest.mark.fuzz

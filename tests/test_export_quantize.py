@@ -1,5 +1,8 @@
 """Quantized files: what they cost is measured, and refused where it is too much."""
 
+import concurrent.futures
+import os
+
 import keras
 import numpy as np
 import pytest
@@ -111,13 +114,17 @@ def test_ints_and_bad_samples(tmp_path):
     model = keras.Model(words, layers.LSTM(32, return_sequences=True)(x))
     ids = np.random.default_rng(0).integers(0, 50, (20, 8), "int32")
     path = tmp_path / "model.tflite"
-    report = export_tflite(model, path, quantize="int8", representative_data=ids)
+    report = export_tflite(
+        model, path, quantize="int8", representative_data=ids.astype("float64")
+    )
     assert report.layers == {model.layers[-1].name: "unrolled"}
     assert report.inputs[0].dtype == "int32"
     for samples, message in (
         (ids[:, :5], r"shape \(examples, 8\).*\(20, 5\)"),
         ({"other": ids}, "an array for each input"),
         (ids[:0], "one at least"),
+        (ids + 0.5, "must be integers, as the input is int32"),
+        ((one for one in ids), "arrays of numbers.*Received: generator"),
     ):
         with pytest.raises(ValueError, match=message):
             export_tflite(model, path, quantize="int8", representative_data=samples)
@@ -125,6 +132,18 @@ def test_ints_and_bad_samples(tmp_path):
         export_tflite(
             model, path, quantize="int8", representative_data=ids, batch_size=32
         )
+
+
+def test_inputs_that_were_given_no_name(tmp_path):
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential([keras.Input((8, 32)), layers.LSTM(32)])
+    report = export_tflite(
+        model,
+        tmp_path / "model.tflite",
+        quantize="int8",
+        representative_data=SAMPLES.astype("float64"),
+    )
+    assert report.inputs[0].dtype == "float32"
 
 
 def test_int8_loops_are_refused(tmp_path, model):
@@ -173,3 +192,54 @@ def test_metrics_of_every_kind(tmp_path, model):
         )
         np.testing.assert_allclose(report.metric.keras, expected, rtol=1e-5)
         np.testing.assert_allclose(report.metric.file, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("axis", [True, False], ids=["column", "vector"])
+def test_accuracy_is_what_evaluate_means_by_it(tmp_path, axis):
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential(
+        [keras.Input((8, 32)), layers.LSTM(8), layers.Dense(4, activation="softmax")]
+    )
+    right = np.argmax(model.predict(SAMPLES, verbose=0), axis=-1)
+    # A quarter is wrong, of a number that no batch of 16 divides.
+    labels = np.where(np.arange(40) % 4 == 0, (right + 1) % 4, right)
+    labels = labels[:, None] if axis else labels
+    report = export_tflite(
+        model,
+        tmp_path / "a.tflite",
+        batch_size=16,
+        metric="accuracy",
+        data=(SAMPLES, labels if axis else labels.tolist()),
+    )
+    assert report.metric.keras == pytest.approx(0.75)
+    assert report.metric.file == pytest.approx(0.75)
+
+
+def test_metrics_of_stateful_models_begin_each_batch_anew(tmp_path):
+    x = keras.Input((8, 32), batch_size=2)
+    model = keras.Model(x, layers.LSTM(8, stateful=True)(x))
+    report = export_tflite(
+        model,
+        tmp_path / "a.tflite",
+        metric="mean_squared_error",
+        data=(SAMPLES, np.ones((40, 8))),
+    )
+    assert report.metric.file == pytest.approx(report.metric.keras, rel=1e-5)
+
+
+def test_a_metric_is_no_class(tmp_path, model):
+    with pytest.raises(ValueError, match="an object, not its class"):
+        export_tflite(
+            model,
+            tmp_path / "a.tflite",
+            metric=keras.metrics.MeanSquaredError,
+            data=(SAMPLES, SAMPLES),
+        )
+
+
+def test_exports_in_two_threads_leave_stderr_alone(tmp_path, model):
+    before = os.fstat(2)
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        paths = [tmp_path / "a.tflite", tmp_path / "b.tflite"]
+        list(pool.map(lambda path: export_tflite(model, path), paths))
+    assert os.path.samestat(os.fstat(2), before)

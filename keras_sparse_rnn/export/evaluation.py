@@ -165,12 +165,19 @@ def _of_file(
     want: list[Any],
 ) -> list[Any]:
     file.reset()
+    states = [np.zeros(shape, "float32") for shape in served.states.values()]
+    steps = []
+    frames = [part]
+    if streaming is not None:
+        frames = list(streams.frames(part, served.inputs, timed))
+    for frame in frames:
+        # Not by `step`, which would take a model's own inputs for states where they
+        # are named like them.
+        made = _listed(file(*(frame[name] for name in served.inputs), *states))
+        steps.append(made[: len(served.outputs)])
+        states = made[len(served.outputs) :]
     if streaming is None:
-        return _listed(file.step(*(part[name] for name in served.inputs)))
-    steps = [
-        _listed(file.step(*frame.values()))
-        for frame in streams.frames(part, served.inputs, timed)
-    ]
+        return steps[0]
     return [
         streams.joined(list(got), whole)
         for got, whole in zip(zip(*steps, strict=True), want, strict=True)

@@ -73,7 +73,7 @@ class TFLiteModel:
             if name.startswith(_STATE) and name in self.output_names
         ]
         self._shapes: list[tuple[int, ...]] | None = None
-        self._states: list[Any] = []
+        self._states: dict[str, Any] = {}
         self.reset()
 
     def step(self, *inputs: Any) -> Any:
@@ -85,18 +85,37 @@ class TFLiteModel:
         Returns:
             An array, or a list of arrays, of the outputs that are no states.
         """
-        outputs = self(*inputs, *self._states)
-        outputs = outputs if isinstance(outputs, list) else [outputs]
-        count = len(outputs) - len(self.state_names)
-        self._states = outputs[count:]
-        return outputs[0] if count == 1 else outputs[:count]
+        if len(inputs) != len(self.input_names) - len(self._states):
+            own = [name for name in self.input_names if name not in self._states]
+            raise ValueError(
+                f"A step takes one array for each of {own}; the states "
+                f"{self.state_names} are kept. Received: {len(inputs)} arrays."
+            )
+        given = iter(inputs)
+        outputs = self(
+            *(
+                self._states[name] if name in self._states else next(given)
+                for name in self.input_names
+            )
+        )
+        made = dict(
+            zip(
+                self.output_names,
+                outputs if isinstance(outputs, list) else [outputs],
+                strict=True,
+            )
+        )
+        self._states = {name: made.pop(name) for name in self.state_names}
+        found = list(made.values())
+        return found[0] if len(found) == 1 else found
 
     def reset(self) -> None:
         """Begins anew: states of zeros, also those that the file keeps itself."""
-        count = len(self.input_shapes) - len(self.state_names)
-        self._states = [
-            np.zeros(shape, "float32") for shape in self.input_shapes[count:]
-        ]
+        shapes = dict(zip(self.input_names, self.input_shapes, strict=True))
+        self._states = {
+            name: np.zeros([max(size, 1) for size in shapes[name]], "float32")
+            for name in self.state_names
+        }
         if self._shapes is not None:
             self._interpreter.reset_all_variables()
 

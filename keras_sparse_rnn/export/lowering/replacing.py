@@ -100,10 +100,10 @@ class Replacer:
         streamed = self.settings.streaming is not None and not within_step
         if streamed or any(one.stateful for one in held):
             raise LoweringError(
-                f"It is not known what the states of l{what[1:]} are, so they can't become "
-                "inputs and outputs. Keras's own recurrent layers and cells and those "
-                "of this package are known, no subclass of them, and only where the "
-                "model or a Bidirectional calls them itself."
+                f"It is not known what the states of l{what[1:]} are, so they can't "
+                "become inputs and outputs. Keras's own recurrent layers and cells and "
+                "those of this package are known, no subclass of them, and only where "
+                "the model or a Bidirectional calls them itself."
             )
         self.settings.note(layer, layer.name, f"Keras's own loop ({_kind(layer)})")
 
