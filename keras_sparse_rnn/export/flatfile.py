@@ -102,7 +102,10 @@ def _visit(content: bytes) -> None:
         for j in range(graph.TensorsLength()):
             tensor = graph.Tensors(j)
             tensor.ShapeAsNumpy()
-            tensor.Name()
+            tensor.ShapeSignatureAsNumpy()
+            tensor.Name().decode()
+            if tensor.Type() not in _TYPES:
+                raise ValueError("a tensor of no type")
             if tensor.Buffer() >= flat.BuffersLength():
                 raise ValueError("a tensor without a buffer")
         for j in range(graph.OperatorsLength()):
@@ -111,7 +114,11 @@ def _visit(content: bytes) -> None:
             operator.OutputsAsNumpy()
             if operator.OpcodeIndex() >= codes:
                 raise ValueError("an operation without a code")
+    # And whatever else is asked of a file later.
+    counts(content)
     operators(content)
+    signature(content)
+    float_weights(content)
 
 
 def operators(content: bytes) -> list[str]:

@@ -177,7 +177,8 @@ def export_tflite(
             out, for a fixed number of steps; the file grows with it. `"fused"`: one
             builtin LSTM operation for each group, for a `target` that runs it.
             `"auto"`: the best of them by measurements, see docs/benchmarks.md. Or a
-            dictionary from layers' names to forms; the other layers are `"auto"`.
+            dictionary from layers' names, as in the report's `layers`, to forms; the
+            other layers are `"auto"`. The name of a wrapper speaks of what is in it.
         quantize: `None`; `"float16"`: weights of half the size; `"dynamic"`: int8
             weights, float activations, a quarter of the size; `"int8"`: activations
             too, which needs `representative_data`. What it costs is measured and
@@ -194,11 +195,11 @@ def export_tflite(
         time_steps: The number of time steps, where the model leaves it open.
         representative_data: For `"int8"`: typical inputs, from which the ranges of
             activations are taken. An array with examples along its first axis, a list
-            of such arrays for several inputs, or a dictionary of them by input name.
-            At most 500 examples are used; the file is then also checked with them.
+            of such arrays for several inputs, or a dictionary of them by input name,
+            Keras's or the file's. At most 500 examples are used; the file is then also checked with them.
         max_error: How far the outputs may be from the model's, as a share of an
             output's largest value. By default 0.0001 for float32 (there of 1 at
-            least), 0.01 for float16 and 0.1 for int8.
+            least; 0.00001 for streams), 0.01 for float16 and 0.1 for int8.
         metric: A function of what `data` expects and what the model gives that returns
             a number, a Keras metric, or the name of one. It is computed for the Keras
             model and for the file.
