@@ -196,7 +196,8 @@ def export_tflite(
         representative_data: For `"int8"`: typical inputs, from which the ranges of
             activations are taken. An array with examples along its first axis, a list
             of such arrays for several inputs, or a dictionary of them by input name,
-            Keras's or the file's. At most 500 examples are used; the file is then also checked with them.
+            Keras's or the file's. At most 500 examples are used; the file is then also
+            checked with them.
         max_error: How far the outputs may be from the model's, as a share of an
             output's largest value. By default 0.0001 for float32 (there of 1 at
             least; 0.00001 for streams), 0.01 for float16 and 0.1 for int8.
