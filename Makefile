@@ -19,7 +19,7 @@ demo: $(READY)
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q
 
 test: lint
-	$(PYTEST) $(TEST_ARGS)
+	$(PYTEST) -m "not long" $(TEST_ARGS)
 	KERAS_BACKEND=jax $(PYTEST) @tests/everywhere.txt
 	KERAS_BACKEND=torch $(PYTEST) @tests/everywhere.txt
 
@@ -28,12 +28,12 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Random models, 500 for each property; SEED=… repeats a run.
+# Random models, 500 for each property, and what takes long; SEED=… repeats a run.
 FUZZ_EXAMPLES ?= 500
 SEED ?= $(shell date +%s)
 fuzz: $(READY)
 	@echo "seed $(SEED)"
-	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest -q -m fuzz --hypothesis-seed=$(SEED)
+	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest -q -m "fuzz or long" --hypothesis-seed=$(SEED)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/grouped_rnn.py

@@ -166,6 +166,7 @@ def test_groups_of_different_sizes_are_divided_too(four_devices):
     assert case["exchanges in the loop"] == []
 
 
+@pytest.mark.long
 @needs_jax
 def test_two_processes_learn_what_one_device_does(four_devices):
     one = four_devices["data"]["one"]
@@ -199,6 +200,7 @@ def program(title):
     return re.search(r"```python\n(.*?)```", below, re.DOTALL)[1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("title", "backend"),
     [
@@ -212,6 +214,7 @@ def test_programs_of_the_docs_run(title, backend, tmp_path):
     printed_by(script, backend=backend)
 
 
+@pytest.mark.long
 @needs_jax
 def test_program_of_the_docs_runs_in_two_processes(tmp_path):
     script = tmp_path / "program.py"

@@ -23,7 +23,7 @@ def demo(tmp_path_factory):
     (folder / "own.txt").write_text(text)
     sizes = ["--dense-units", "24", "--sparse-units", "24", "--window", "8"]
     result = subprocess.run(
-        [sys.executable, SCRIPT, "--text", "own.txt", "--epochs", "3", *sizes],
+        [sys.executable, SCRIPT, "--text", "own.txt", "--epochs", "2", *sizes],
         capture_output=True,
         text=True,
         cwd=folder,

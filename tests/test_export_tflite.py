@@ -336,7 +336,7 @@ def test_unknown_recurrent_layers_keep_their_own_loop(tmp_path):
     assert report.layers == {"doubled": "Keras's own loop (Doubled)", "rnn": "loop"}
     for arguments, message in (
         ({"lowering": "unrolled"}, "'doubled' .Doubled. can't be unrolled"),
-        ({"streaming": "states"}, "not known what the states of Layer 'doubled'"),
+        ({"streaming": "states"}, "not known what the states of layer 'doubled'"),
     ):
         with pytest.raises(ValueError, match=message):
             export_tflite(model, path, **arguments)
@@ -514,7 +514,7 @@ class Halved(keras.Model):
     [
         ({"lowering": "fused"}, "CompiledModel.*target='interpreter'"),
         ({"lowering": "rolled"}, "'auto', 'loop', 'unrolled', 'fused'.*rolled"),
-        ({"lowering": {"lstm_99": "loop"}}, "name layers.*'lstm_99'"),
+        ({"lowering": {"lstm_99": "loop"}}, "name recurrent layers.*'lstm_99'"),
         ({"target": "phone"}, "'any', 'interpreter', 'micro'.*phone"),
         ({"streaming": True}, "'states', 'memory'.*True"),
         ({"streaming": "memory"}, "streaming='states', or pass target="),
