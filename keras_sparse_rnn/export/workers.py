@@ -76,6 +76,7 @@ class Worker:
         child = self._child
         # A forked process shares the pipe, but must not share the conversation.
         if child is None or child.poll() is not None or self._owner != os.getpid():
+            self.close()
             self._log = tempfile.TemporaryFile()  # noqa: SIM115
             # A device's file is made and run on the CPU; the GPU is the user's.
             environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
@@ -93,10 +94,11 @@ class Worker:
     def close(self) -> None:
         """Ends the program; the next request starts it again."""
         child, self._child = self._child, None
-        if child is None or self._owner != os.getpid():
+        if child is None:
             return
-        child.kill()
-        child.wait()
+        if self._owner == os.getpid():
+            child.kill()
+            child.wait()
         for pipe in (child.stdin, child.stdout, self._log):
             if pipe is not None:
                 with contextlib.suppress(BrokenPipeError):
