@@ -33,13 +33,13 @@ def recurrent(spec, **arguments):
     return GroupedLSTM(*spec, **arguments)
 
 
-def chain(*specs, outputs=2, **arguments):
+def chain(*specs, outputs=2, time=TIME, **arguments):
     """Recurrent layers `r0`, `r1`, … with dropout between them, and a Dense.
 
     Their loops are written out: what is tested with chains is what happens to
     weights, and a loop takes seconds to compile.
     """
-    stack = [keras.Input((TIME, FEATURES))]
+    stack = [keras.Input((time, FEATURES))]
     for i, spec in enumerate(specs):
         last = i == len(specs) - 1
         stack.append(

@@ -104,12 +104,14 @@ def four_devices():
     return {name: case for line in lines for name, case in line.items()}
 
 
+@pytest.mark.long
 @needs_jax
 @pytest.mark.parametrize("case", ["data", "groups"])
 def test_four_devices_learn_what_one_does(four_devices, case):
     assert_same_training(four_devices[case]["many"], four_devices[case]["one"])
 
 
+@pytest.mark.long
 @needs_jax
 def test_a_rule_gives_each_device_its_groups(four_devices):
     # Groups, batch, size; size without and with gates: the steps back, and forth.
@@ -119,17 +121,20 @@ def test_a_rule_gives_each_device_its_groups(four_devices):
     assert divided == [[2, 4, 8], [2, 4, 32]]
 
 
+@pytest.mark.long
 @needs_jax
 @pytest.mark.parametrize("case", ["data", "groups"])
 def test_devices_do_not_wait_for_each_other_in_the_loop(four_devices, case):
     assert four_devices[case]["exchanges in the loop"] == []
 
 
+@pytest.mark.long
 @needs_jax
 def test_with_data_parallel_devices_exchange_gradients_alone(four_devices):
     assert four_devices["data"]["exchanges outside"] == ["all-reduce"]
 
 
+@pytest.mark.long
 @needs_jax
 @pytest.mark.parametrize("variables", ["kept", "kept by the optimizer"])
 def test_rules_cut_variables_along_their_last_axis(four_devices, variables):
@@ -145,6 +150,7 @@ def test_rules_cut_variables_along_their_last_axis(four_devices, variables):
         assert last == [*rest[0][:-1], rest[0][-1] // 2]
 
 
+@pytest.mark.long
 @needs_jax
 @pytest.mark.parametrize(
     ("case", "received"),
@@ -157,6 +163,7 @@ def test_a_rule_that_can_not_be_followed_is_an_error(four_devices, case, receive
     assert re.search(f"/groups' must have three axes.*{received}", four_devices[case])
 
 
+@pytest.mark.long
 @needs_jax
 def test_groups_of_different_sizes_are_divided_too(four_devices):
     case = four_devices["uneven"]

@@ -34,8 +34,7 @@ def both(make):
 # Optimizers.
 
 
-@pytest.mark.parametrize("scaled", [False, True])
-@pytest.mark.parametrize("by", ["name", "variable"])
+@pytest.mark.parametrize(("by", "scaled"), [("name", True), ("variable", False)])
 def test_weights_that_do_not_decay_still_do_not(by, scaled):
     def make():
         model = graph()

@@ -313,11 +313,11 @@ def test_any_graph(seed):
 @destroys_masks
 def test_most_graphs_are_followed():
     followed = 0
-    for seed in range(12):
+    for seed in range(6):
         keras.backend.clear_session()
         with contextlib.suppress(ValueError):
             followed += bool(trace(Builder(seed).model()).prunable)
-    assert followed >= 10
+    assert followed >= 5
 
 
 def test_a_recurrent_highway_network_with_tied_words_is_one_family():
