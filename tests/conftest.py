@@ -4,6 +4,9 @@ import os
 
 # Most of the time would go into optimizing tiny programs. Read when XLA starts.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# Several processes test at a time, each of them with tiny tensors.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
 import hypothesis
 import keras
