@@ -29,6 +29,7 @@ __all__ = [
     "kept_from_decay",
     "origin",
     "reversed_time",
+    "set_mask",
     "shown_steps",
     "sublayers",
     "time_loop",
@@ -172,6 +173,11 @@ def compile_arguments(model: Any) -> dict[str, Any]:
 def sublayers(layer: Any) -> list[Any]:
     """`layer`, and every layer that it holds, be it in an attribute of its own."""
     return list(layer._flatten_layers())
+
+
+def set_mask(tensor: Any, mask: Any) -> None:
+    """Says which steps of a tensor count, as `compute_mask` does for a whole layer."""
+    backend.set_keras_mask(tensor, mask)
 
 
 def origin(symbol: Any) -> Any:

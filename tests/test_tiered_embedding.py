@@ -13,7 +13,6 @@ TIERS = [(2, 6), (3, 4), (5, 1)]
 KINDS = {
     "tiers": {"tiers": TIERS},
     "density": {"density": 0.4, "blocks": 3},
-    "counts": {"density": 0.6, "counts": [90, 70, 20, 9, 9, 4, 2, 1, 1, 0]},
     "short": {"tiers": [(4, 3), (6, 2)]},
     "all": {"density": 1, "blocks": 1},
 }
@@ -29,7 +28,7 @@ def table_of(layer):
     widths = sorted({0, *(width for _, width in tiers)})
     table = np.zeros((layer.input_dim, layer.output_dim), "float32")
     for block, begin, end in zip(
-        layer.get_weights(), widths[:-1], widths[1:], strict=True
+        layer.get_weights()[: len(tiers)], widths[:-1], widths[1:], strict=True
     ):
         rows = sum(size for size, width in tiers if width >= end)
         assert block.shape == (rows, end - begin)
@@ -221,3 +220,240 @@ def test_compiled_by_xla():
     ids = np.array([[0, 5, 9]])
     np.testing.assert_array_equal(model.predict_on_batch(ids), array(stock(ids)))
     model.train_on_batch(ids, np.ones((1, 3, 6)))
+
+
+# In reverse.
+
+
+def reversible(**arguments):
+    """A layer and Keras's own, which has the same table with zeros in it."""
+    stock_only = {"tiers", "density", "blocks", "reverse_bias"}
+    ours = TieredEmbedding(10, 6, **arguments)
+    ours.build()
+    given = {k: v for k, v in arguments.items() if k not in stock_only}
+    stock = layers.ReversibleEmbedding(10, 6, **given)
+    stock.build()
+    for number, variable in enumerate(ours.weights):
+        variable.assign(random(variable.shape, number))
+    tables = [table_of(ours)]
+    if not ours.tie_weights:
+        kernel, begin = np.zeros((6, 10), "float32"), 0
+        for table in ours.reverse_tables:
+            width, size = table.shape
+            kernel[:width, begin : begin + size] = array(table)
+            begin += size
+        tables.append(kernel)
+    stock.set_weights(tables)
+    return ours, stock
+
+
+def random(shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype("float32")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(6,), (2, 6), (2, 3, 6), (2, 0, 6)])
+def test_logits_are_those_of_a_dense_table_with_zeros(kind, shape):
+    ours, stock = reversible(**KINDS[kind])
+    states = random(shape)
+    logits = array(ours(states, reverse=True))
+    assert logits.shape == (*shape[:-1], 10)
+    expected = states @ array(stock.embeddings).T
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"tie_weights": False},
+        {"reverse_dtype": "float16"},
+        {"logit_soft_cap": 1.5},
+        {"mask_zero": True},
+    ],
+    ids=str,
+)
+def test_other_arguments_are_those_of_the_reversible_layer(arguments):
+    ours, stock = reversible(tiers=TIERS, **arguments)
+    states = random((2, 3, 6))
+    made, wanted = ours(states, reverse=True), stock(states, reverse=True)
+    assert made.dtype == wanted.dtype
+    np.testing.assert_allclose(array(made), array(wanted), rtol=2e-3, atol=1e-5)
+    assert ours.compute_output_spec(states, reverse=True).dtype == (
+        keras.backend.standardize_dtype(made.dtype)
+    )
+
+
+def test_a_bias_of_the_logits():
+    ours, stock = reversible(tiers=TIERS, reverse_bias=True)
+    states = random((2, 6))
+    np.testing.assert_allclose(
+        array(ours(states, reverse=True)),
+        array(stock(states, reverse=True)) + array(ours.bias),
+        atol=1e-5,
+    )
+
+
+def test_a_single_block_has_the_variables_of_the_stock_layer():
+    for arguments in ({}, {"tie_weights": False}):
+        ours = TieredEmbedding(10, 6, density=1, blocks=1, name="e", **arguments)
+        stock = layers.ReversibleEmbedding(10, 6, name="e", **arguments)
+        for layer in (ours, stock):
+            layer.build()
+        assert [(v.path, v.shape) for v in ours.weights] == [
+            (v.path, v.shape) for v in stock.weights
+        ]
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="GradientTape")
+@pytest.mark.parametrize("tied", [True, False])
+def test_gradients_of_logits_are_those_of_a_dense_table(tied):
+    import tensorflow as tf
+
+    ours, stock = reversible(tiers=TIERS, tie_weights=tied)
+    states, ids = tf.constant(random((4, 6))), tf.constant([0, 3, 3, 9])
+    found = []
+    for layer in (ours, stock):
+        with tf.GradientTape() as tape:
+            logits = layer(layer(ids) + states, reverse=True)
+            loss = tf.reduce_sum(tf.nn.log_softmax(logits)[:, 2])
+        gradients = tape.gradient(loss, [v.value for v in layer.weights])
+        found.append([tf.convert_to_tensor(one).numpy() for one in gradients])
+    theirs = found[1][0]
+    begin = 0
+    for gradient, (rows, width) in zip(found[0], ours.blocks, strict=False):
+        np.testing.assert_allclose(
+            gradient, theirs[:rows, begin : begin + width], atol=1e-5
+        )
+        begin += width
+
+
+def test_masks_pass_in_both_directions():
+    start = keras.Input((4,), dtype="int32")
+    layer = TieredEmbedding(10, 6, tiers=TIERS, mask_zero=True)
+    hidden = layers.LSTM(6, return_sequences=True)(layer(start))
+    model = keras.Model(start, layer(hidden, reverse=True))
+    ids = np.array([[3, 1, 0, 0]])
+    mask = keras.src.backend.get_keras_mask(model(ops.convert_to_tensor(ids)))
+    assert array(mask).tolist() == [[1, 1, 0, 0]]
+
+
+def test_states_of_another_width_are_refused():
+    layer = TieredEmbedding(10, 6, tiers=TIERS, name="words")
+    with pytest.raises(ValueError, match=r"'words' turns states of 6 features.*5"):
+        layer(keras.Input((3, 5)), reverse=True)
+
+
+def test_quantize_and_lora_are_refused():
+    layer = TieredEmbedding(10, 6, tiers=TIERS)
+    layer.build()
+    for call in (lambda: layer.quantize("int8"), lambda: layer.enable_lora(2)):
+        with pytest.raises(NotImplementedError, match="export_tflite"):
+            call()
+
+
+# Beginnings.
+
+
+@pytest.mark.parametrize(
+    "initializer", ["glorot_uniform", "he_normal", "lecun_uniform"]
+)
+def test_vectors_start_as_large_as_in_a_dense_table(initializer):
+    ours = TieredEmbedding(
+        4000, 64, density=0.3, embeddings_initializer=initializer, tie_weights=False
+    )
+    ours.build()
+    stock = layers.ReversibleEmbedding(
+        4000, 64, embeddings_initializer=initializer, tie_weights=False
+    )
+    stock.build()
+    for tables, table in (
+        (ours.tables, stock.embeddings),
+        (ours.reverse_tables, stock.reverse_embeddings),
+    ):
+        for own in tables:
+            assert array(own).std() == pytest.approx(array(table).std(), rel=0.1)
+
+
+def test_weights_are_a_table_to_start_with():
+    table = table_of(pair(tiers=TIERS)[0])
+    for weights in (table, [table]):
+        layer = TieredEmbedding(10, 6, tiers=TIERS, weights=weights)
+        np.testing.assert_array_equal(array(layer(np.arange(10))), table)
+    wrong = table.copy()
+    wrong[9, 3] = 1
+    with pytest.raises(ValueError, match=r"1 of 6 weights of id 9.*1 that.*\[9, 3\]"):
+        TieredEmbedding(10, 6, tiers=TIERS, weights=wrong)
+    with pytest.raises(ValueError, match=r"table of shape \(10, 6\).*\(6, 10\)"):
+        TieredEmbedding(10, 6, tiers=TIERS, weights=table.T)
+
+
+def test_from_counts_keeps_a_budget_and_what_is_reserved():
+    counts = [0, 3, *(1000 // rank for rank in range(1, 99))]
+    layer = TieredEmbedding.from_counts(
+        counts, 32, max_parameters=800, reserved=2, mask_zero=True
+    )
+    layer.build()
+    assert 700 < layer.count_params() <= 800
+    lengths = np.repeat(*zip(*((w, n) for n, w in layer.tiers), strict=True))
+    assert lengths[0] == lengths[1] == lengths.max()
+    assert layer.mask_zero
+    again = TieredEmbedding.from_config(layer.get_config())
+    assert again.tiers == layer.tiers
+
+
+def test_from_a_vocabulary():
+    words = ["a rose is a rose is a rose"]
+    lookups = [
+        layers.TextVectorization(),
+        layers.StringLookup(),
+        layers.IntegerLookup(),
+    ]
+    for lookup, data in zip(lookups, [words, words[0].split(), [5, 5, 7]], strict=True):
+        with pytest.raises(ValueError, match="no vocabulary yet"):
+            TieredEmbedding.from_vocabulary(lookup, 8, density=0.5)
+        lookup.adapt(data)
+        layer = TieredEmbedding.from_vocabulary(lookup, 8, density=0.5)
+        assert layer.input_dim == lookup.vocabulary_size()
+    given = layers.StringLookup(vocabulary=["rose", "a"], name="given")
+    with pytest.raises(ValueError, match=r"'given' was handed to it.*check_order"):
+        TieredEmbedding.from_vocabulary(given, 8, density=0.5)
+    with pytest.raises(ValueError, match="must be a TextVectorization"):
+        TieredEmbedding.from_vocabulary(["rose"], 8, density=0.5)
+
+
+# Dropout.
+
+
+def test_whole_words_are_dropped_the_same_wherever_they_occur():
+    layer = TieredEmbedding(1000, 8, density=0.5, word_dropout=0.4, seed=1)
+    layer.build()
+    for table in layer.tables:
+        table.assign(np.ones(table.shape))
+    ids = np.concatenate([np.arange(1000)] * 2).reshape(2, 1000)
+    made = array(layer(ids, training=True))
+    np.testing.assert_array_equal(made[0], made[1])
+    plain = array(layer(ids))
+    kept = made[0, :, 0] != 0
+    assert 0.5 < kept.mean() < 0.7
+    np.testing.assert_allclose(made[0][kept], plain[0][kept] / 0.6, rtol=1e-6)
+    assert not made[0][~kept].any()
+    assert (array(layer(ids, training=True))[0, :, 0] != 0).tolist() != kept.tolist()
+    states = np.ones((2, 8), "float32")
+    np.testing.assert_array_equal(
+        array(layer(states, reverse=True, training=True)),
+        array(layer(states, reverse=True)),
+    )
+
+
+@pytest.mark.parametrize("shape", [(5,), (4, 7), (2, 3, 4)])
+def test_features_are_dropped_for_a_whole_sequence(shape):
+    layer = TieredEmbedding(10, 50, density=1, dropout=0.3, seed=2)
+    layer.build()
+    layer.tables[0].assign(np.ones((10, 50)))
+    made = array(layer(np.zeros(shape, "int32"), training=True))
+    kept = made != 0
+    assert 0.5 < kept.mean() < 0.9
+    np.testing.assert_allclose(made[kept], 1 / 0.7, rtol=1e-6)
+    steps = kept.reshape(shape[0], -1, 50)
+    assert (steps == steps[:, :1]).all()
+    assert not (steps == steps[:1]).all()

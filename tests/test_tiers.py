@@ -1,5 +1,6 @@
 """Lengths of embedding vectors against the listing of the paper's own code (B1)."""
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -174,6 +175,7 @@ def test_counts_use_the_whole_budget_where_the_steps_allow():
         ({"density": 1.2}, "density=1.2"),
         ({"density": float("nan")}, "density=nan"),
         ({"density": "half"}, "density='half'"),
+        ({"density": True}, "density=True"),
         ({"density": 0.1, "blocks": 5}, "density=0.1, blocks=5"),
         ({"density": 0.5, "blocks": 1}, "blocks=1"),
         ({"density": 0.5, "blocks": 0}, "blocks=0"),
@@ -181,7 +183,6 @@ def test_counts_use_the_whole_budget_where_the_steps_allow():
         ({}, "Received none"),
         ({"blocks": 3}, "Received none"),
         ({"tiers": [(10, 8)], "density": 0.5}, "density=0.5"),
-        ({"tiers": [(10, 8)], "counts": [1] * 10}, "given"),
         ({"tiers": [(9, 8)]}, "hold 9 ids"),
         ({"tiers": [(5, 4), (5, 8)]}, "narrower"),
         ({"tiers": [(5, 4), (5, 4)]}, "narrower"),
@@ -189,16 +190,90 @@ def test_counts_use_the_whole_budget_where_the_steps_allow():
         ({"tiers": [(10, 0)]}, "positive"),
         ({"tiers": [(10, 8, 1)]}, "pair"),
         ({"tiers": []}, "Received"),
-        ({"counts": [1] * 9, "density": 0.5}, "9 counts for input_dim=10"),
-        ({"counts": [1, 2] * 5, "density": 0.5}, r"counts\[1\]=2"),
-        ({"counts": [-1] * 10, "density": 0.5}, "non-negative"),
-        ({"counts": [1] * 10, "density": 0.05}, "Raise `density`"),
-        ({"counts": [1] * 10}, "Received none"),
+        ({"word_dropout": 1.0, "density": 1}, "word_dropout=1.0"),
+        ({"dropout": -0.1, "density": 1}, "dropout=-0.1"),
+        ({"lora_rank": 2, "density": 1}, "no LoRA.*lora_rank"),
     ],
 )
 def test_impossible_lengths_are_named(arguments, match):
     with pytest.raises(ValueError, match=match):
         TieredEmbedding(10, 8, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("counts", "arguments", "match"),
+    [
+        (
+            [1, 2] * 5,
+            {"density": 0.5},
+            r"\[0\]=1 and counts\[1\]=2; 6 of 10 ids",
+        ),
+        ([0, 5, 9, 1], {"density": 0.5, "reserved": 1}, r"counts\[1\]=5.*2 of 4 ids"),
+        ([-1] * 10, {"density": 0.5}, "non-negative"),
+        ([[1, 1]], {"density": 0.5}, r"shape \(1, 2\)"),
+        ([3, 2], {"density": 0.5, "reserved": 2}, "2 of them reserved"),
+        ([1] * 10, {"density": 0.05}, "Raise `density`"),
+        ([1] * 10, {}, "density=None, max_parameters=None"),
+        ([1] * 10, {"density": 0.5, "max_parameters": 9}, "density=0.5, max_param"),
+        ([1] * 10, {"max_parameters": 0}, "max_parameters=0"),
+        ([1] * 10, {"density": 1.5}, "density=1.5"),
+    ],
+)
+def test_impossible_counts_are_named(counts, arguments, match):
+    with pytest.raises(ValueError, match=match):
+        TieredEmbedding.from_counts(counts, 8, **arguments)
+
+
+@given(st.lists(st.integers(0, 99), min_size=3, max_size=40), st.integers(0, 2))
+@settings(max_examples=100)
+def test_an_order_by_counts_is_one(counts, reserved):
+    order = tiers.frequency_order(counts, reserved)
+    assert sorted(order.tolist()) == list(range(len(counts)))
+    assert order[:reserved].tolist() == list(range(reserved))
+    seen = np.array(counts)[order]
+    tiers.check_order(seen, reserved)
+    # Of equal counts as they were.
+    pairs = [(-counts[i], i) for i in order[reserved:]]
+    assert pairs == sorted(pairs)
+    if list(seen) != counts:
+        with pytest.raises(ValueError, match="sorted from frequent to rare"):
+            tiers.check_order(counts, reserved)
+
+
+@given(
+    st.integers(1, 5000),
+    st.integers(1, 300),
+    st.floats(0.01, 1),
+    st.floats(1.1, 8),
+)
+@settings(max_examples=150)
+def test_geometric_tiers_fall_within_the_budget(size, width, density, factor):
+    narrowest = 1
+    for steps in range(10):
+        if width / factor**steps >= 1:
+            narrowest = int(width / factor**steps)
+    if narrowest * size > density * size * width:
+        with pytest.raises(ValueError, match="Raise `density`"):
+            tiers.geometric_tiers(size, width, density, factor)
+        return
+    found = tiers.geometric_tiers(size, width, density, factor)
+    assert sum(n for n, _ in found) == size
+    used = sum(n * w for n, w in found)
+    assert used <= density * size * width + 1e-6
+    # One word more in the tiers but the last would be too much, or so would rounding.
+    assert used >= density * size * width - len(found) * width - 1
+    widths = [w for _, w in found]
+    assert widths == sorted(set(widths), reverse=True)
+
+
+def test_geometric_tiers_are_geometric():
+    found = tiers.geometric_tiers(100_000, 512, 0.2)
+    assert [w for _, w in found] == [512, 128, 32, 8, 2]
+    sizes = [n for n, _ in found]
+    growth = np.divide(sizes[1:-1], sizes[:-2])
+    np.testing.assert_allclose(growth, growth[0], rtol=1e-3)
+    with pytest.raises(ValueError, match="`factor` must be above 1"):
+        tiers.geometric_tiers(10, 8, 0.5, factor=1)
 
 
 @pytest.mark.parametrize(("input_dim", "output_dim"), [(0, 4), (4, 0), (4.0, 4)])

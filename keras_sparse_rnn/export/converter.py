@@ -19,6 +19,7 @@ def convert(
     variables: Iterable[Any],
     quantize: str | None,
     samples: Iterable[dict[str, Any]] = (),
+    one_scale: bool = False,
 ) -> bytes:
     """The content of a TFLite file with one signature, `serving_default`.
 
@@ -28,6 +29,7 @@ def convert(
         variables: The TensorFlow variables it reads.
         quantize: `None`, `"float16"`, `"dynamic"` or `"int8"`.
         samples: For `"int8"`: arrays by the arguments' names.
+        one_scale: Whether int8 weights of products have one scale, not one a row.
 
     Raises:
         RuntimeError: If the converter says that it can't; `workers.Crash` if it
@@ -51,6 +53,7 @@ def convert(
             saved_model=str(parts / "saved_model"),
             signature=SIGNATURE,
             quantize=quantize,
+            one_scale=one_scale,
             samples=str(parts / "samples"),
             output=str(parts / "model.tflite"),
         )

@@ -30,7 +30,7 @@ def main() -> None:
         answers.flush()
 
 
-def _convert(tf, saved_model, signature, quantize, samples, output):
+def _convert(tf, saved_model, signature, quantize, one_scale, samples, output):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         converter = tf.lite.TFLiteConverter.from_saved_model(
@@ -41,6 +41,10 @@ def _convert(tf, saved_model, signature, quantize, samples, output):
         converter._experimental_enable_dynamic_update_slice = True
         if quantize is not None:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        # With a scale for each row, dense weights are stored apart from the same ones
+        # that are looked up.
+        name = "_experimental_disable_per_channel_quantization_for_dense_layers"
+        setattr(converter, name, one_scale)
         if quantize == "float16":
             converter.target_spec.supported_types = [tf.float16]
         if quantize == "int8":

@@ -272,6 +272,11 @@ def export_tflite(
             measured = evaluation.measure(
                 metric, data, reference, temporary, served, streaming, timed
             )
+    if quantize in ("dynamic", "int8") and settings.shared:
+        notes.append(
+            f"the table of {', '.join(settings.shared)} is looked up and multiplied "
+            "with; for it to be in the file once, int8 weights have one scale a matrix"
+        )
     inputs, outputs = flatfile.signature(content)
     return ExportReport(
         path=Path(path),
@@ -537,6 +542,7 @@ def _convert(
                 [variable.value for variable in graph.variables],
                 settings.quantize,
                 _calls(served, samples, settings.streaming, timed),
+                one_scale=bool(settings.shared),
             )
     except Crash as error:
         raise RuntimeError(

@@ -198,7 +198,11 @@ def _once(layer: Any, variable: Any, call: Call) -> int:
     if name.startswith("lora_"):
         # Else they are added to the kernel, which is then multiplied as one.
         return size if quantized and name != "lora_embeddings_a" else 0
-    if isinstance(layer, (keras.layers.Embedding, TieredEmbedding)):
+    if isinstance(layer, TieredEmbedding):
+        table = "embeddings" if layer.tie_weights else "reverse_embeddings"
+        reads = call.argument("reverse", 1, False) and name.startswith(table)
+        return size if reads else 0
+    if isinstance(layer, keras.layers.Embedding):
         if not isinstance(layer, _REVERSIBLE) or not call.argument("reverse", 1, False):
             return 0
         table = "embeddings" if layer.tie_weights else "reverse_embeddings"

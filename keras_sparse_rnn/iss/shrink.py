@@ -225,6 +225,11 @@ class _Builder:
                 return new
         return value
 
+    def stays(self, variable: Any) -> bool:
+        """Whether anything of a variable is left; some layers can do without."""
+        axes = range(len(variable.shape))
+        return all(self.of(variable, axis).any() for axis in axes)
+
     def partners(self) -> list[tuple[Any, Any]]:
         """Layers and variables, old and new."""
         return [*self.made.values(), *self.layers(), *self.variables()]
@@ -239,7 +244,9 @@ class _Builder:
         """Every weight and carried state, old and new."""
         seen = set()
         for old, new in self.layers():
-            for one, other in zip(old.weights, new.weights, strict=True):
+            for one, other in zip(
+                filter(self.stays, old.weights), new.weights, strict=True
+            ):
                 if id(one) not in seen:
                     seen.add(id(one))
                     yield one, other

@@ -164,6 +164,7 @@ class Tracer:
         self._ignored: set[int] = set()
         self._ignored_paths: set[str] = set()
         self._owned: set[int] = set()
+        self.vanishing: set[tuple[int, int]] = set()
 
     # What rules call.
 
@@ -219,6 +220,15 @@ class Tracer:
                 self.weights(variable, axis, "out"),
                 "the same weights read what can't be removed",
             )
+
+    def may_go(self, variable: Any, axis: int) -> None:
+        """Says that a variable may lose all indices along an axis, and go itself.
+
+        Args:
+            variable: A Keras variable that `weights` was told of.
+            axis: Its axis.
+        """
+        self.vanishing.add((self._keys[id(variable)], axis % len(variable.shape)))
 
     def tie(self, first: Axis | None, second: Axis | None, reason: str) -> None:
         """Says that two axes only lose indices together.
@@ -448,7 +458,8 @@ class Tracer:
         seen = set()
         flows = flows_in([one.results for call in self.calls for one in call])
         made = [axis.slots for flow in flows for axis in flow.axes.values()]
-        for slots in [*self.axes.values(), *made]:
+        kept = [slots for key, slots in self.axes.items() if key not in self.vanishing]
+        for slots in [*kept, *made]:
             classes = frozenset(plan.classes[slots].tolist())
             if classes in seen or not classes:
                 continue

@@ -1,6 +1,7 @@
 """Start sparse: layers with a sparse structure fixed before training."""
 
 from keras_sparse_rnn.layers.budgets import Budget, match_dense
+from keras_sparse_rnn.layers.compress import compress_embedding
 from keras_sparse_rnn.layers.dense import KeptShare, from_dense, kept_share, to_dense
 from keras_sparse_rnn.layers.grouped_gru import GroupedGRU, GroupedGRUCell
 from keras_sparse_rnn.layers.grouped_lstm import GroupedLSTM, GroupedLSTMCell
@@ -13,6 +14,11 @@ from keras_sparse_rnn.layers.recurrent_highway import (
     RecurrentHighwayCell,
 )
 from keras_sparse_rnn.layers.tiered_embedding import TieredEmbedding
+from keras_sparse_rnn.layers.tiers import (
+    check_order,
+    frequency_order,
+    geometric_tiers,
+)
 from keras_sparse_rnn.layers.uneven_bidirectional import UnevenBidirectional
 from keras_sparse_rnn.layers.weight_drop import WeightDropLSTM
 
@@ -30,7 +36,11 @@ __all__ = [
     "TieredEmbedding",
     "UnevenBidirectional",
     "WeightDropLSTM",
+    "check_order",
+    "compress_embedding",
+    "frequency_order",
     "from_dense",
+    "geometric_tiers",
     "kept_share",
     "match_dense",
     "to_dense",

@@ -12,10 +12,12 @@ import keras
 import numpy as np
 
 from keras_sparse_rnn.layers import segments
+from keras_sparse_rnn.layers.compress import dense_embedding
 from keras_sparse_rnn.layers.grouped_gru import GroupedGRU
 from keras_sparse_rnn.layers.grouped_lstm import GroupedLSTM
 from keras_sparse_rnn.layers.grouped_rnn import GroupedRNN
 from keras_sparse_rnn.layers.grouped_simple_rnn import GroupedSimpleRNN
+from keras_sparse_rnn.layers.tiered_embedding import TieredEmbedding
 from keras_sparse_rnn.layers.weight_drop import WeightDropLSTM
 
 _STOCK = {
@@ -40,8 +42,8 @@ class KeptShare(NamedTuple):
     recurrent_kernel: float
 
 
-def to_dense(layer: GroupedRNN) -> keras.layers.RNN:
-    """One stock layer that computes what a grouped layer computes.
+def to_dense(layer: Any) -> Any:
+    """One stock layer that computes what a grouped or tiered layer computes.
 
     The weights of every group are put where they belong in one kernel, one recurrent
     kernel and one bias; all other weights are zero. The result no longer knows of
@@ -57,16 +59,19 @@ def to_dense(layer: GroupedRNN) -> keras.layers.RNN:
     masks of its own.
 
     Args:
-        layer: A built `GroupedLSTM`, `GroupedGRU` or `GroupedSimpleRNN`.
+        layer: A built `GroupedLSTM`, `GroupedGRU`, `GroupedSimpleRNN` or
+            `TieredEmbedding`.
 
     Returns:
         A built `keras.layers.LSTM`, `keras.layers.GRU` or `keras.layers.SimpleRNN`; a
         `GroupedLSTM` with weight drop becomes a `WeightDropLSTM`. The kernel has shape
-        `(I, gates * U)`, the recurrent kernel `(U, gates * U)`.
+        `(I, gates * U)`, the recurrent kernel `(U, gates * U)`. Of a `TieredEmbedding`
+        a `keras.layers.ReversibleEmbedding`, which is an `Embedding`, without dropout.
 
     Raises:
-        ValueError: If `layer` is of another class or not built, or if it is no LSTM
-            and has weight drop, for which there is no dense layer.
+        ValueError: If `layer` is of another class or not built, if it is no LSTM
+            and has weight drop, for which there is no dense layer, or an embedding
+            whose logits have a bias.
 
     Example:
 
@@ -80,6 +85,8 @@ def to_dense(layer: GroupedRNN) -> keras.layers.RNN:
         Demeester et al., [Predefined Sparseness in Recurrent Sequence Models](
         https://aclanthology.org/K18-1032), CoNLL 2018, section 3.1.
     """
+    if isinstance(layer, TieredEmbedding):
+        return dense_embedding(layer)
     _check("to_dense", layer, _STOCK)
     stock = _STOCK[type(layer)]
     arguments = _arguments(layer, stock)

@@ -31,3 +31,37 @@ def of_part(initializer: Any, part: int) -> Any:
         # A seed generator draws anew by itself; a copy of it would not.
         return initializer
     return type(initializer).from_config(config)
+
+
+def of_block(
+    initializer: Any, part: int, shape: tuple[int, int], whole: tuple[int, int]
+) -> Any:
+    """The initializer of a block of a matrix, as large as in the whole matrix.
+
+    Initializers that scale with the shape of what they fill would make the entries of
+    a small block larger.
+
+    Args:
+        initializer: Anything `keras.initializers.get` takes.
+        part: Index of the block, from 0.
+        shape: Its shape.
+        whole: The shape of the matrix it is cut from.
+
+    Returns:
+        A `keras.initializers.Initializer`, or the callable that was given.
+    """
+    initializer = of_part(initializer, part)
+    if not isinstance(initializer, keras.initializers.VarianceScaling):
+        return initializer
+    fans = {
+        "fan_in": lambda rows, columns: rows,
+        "fan_out": lambda rows, columns: columns,
+        "fan_avg": lambda rows, columns: (rows + columns) / 2,
+    }
+    fan = fans[initializer.mode]
+    return keras.initializers.VarianceScaling(
+        initializer.scale * fan(*shape) / fan(*whole),
+        initializer.mode,
+        initializer.distribution,
+        initializer.seed,
+    )

@@ -4,11 +4,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
+from keras_sparse_rnn import _backend
 from keras_sparse_rnn.layers import initializers
 from keras_sparse_rnn.layers import tiers as geometry
 from keras_sparse_rnn.layers.segments import positive
+
+_UNLIKE_STOCK = (
+    "A TieredEmbedding has no LoRA and is not quantized in Keras: short vectors take "
+    "the place of both. For an int8 table export the model with "
+    "`export_tflite(model, path, quantize='dynamic')`; fine-tune the table itself."
+)
 
 
 @keras.saving.register_keras_serializable("keras_sparse_rnn")
@@ -19,11 +27,18 @@ class TieredEmbedding(keras.layers.Layer):
     (`TextVectorization`, `StringLookup`). Vectors of rarer ranks are shorter; what
     is missing reads as zero, so the output has `output_dim` features for every id
     and the layer takes the place of `keras.layers.Embedding`. Only what is not zero
-    is stored, trained and exported.
+    is stored, trained and exported. With `density=1, blocks=1` it has the variables
+    of the stock layer.
 
-    The lengths are given in one of three ways: a `density` (row numbers then fall
-    geometrically from block to block, as in the paper), `tiers` outright, or word
-    `counts` with a `density`.
+    The lengths are given in one of two ways: a `density` (row numbers then fall
+    geometrically from block to block, as in the paper), or `tiers` outright, such as
+    `geometric_tiers` makes. `TieredEmbedding.from_counts` chooses them by how often
+    words occur, and `TieredEmbedding.from_vocabulary` takes the vocabulary of a
+    preprocessing layer.
+
+    Called with `reverse=True` the layer turns hidden states into logits of all words,
+    as `keras.layers.ReversibleEmbedding` does: the product with the transposed table.
+    What is not stored is not computed, so its cost falls with the density.
 
     Args:
         input_dim: Size of the vocabulary; ids go from 0 to `input_dim - 1`.
@@ -34,24 +49,45 @@ class TieredEmbedding(keras.layers.Layer):
         tiers: Pairs `(size, width)`: how many ids, with vectors how long, from the
             most frequent words to the rarest; sizes sum to `input_dim`, widths
             fall.
-        counts: Occurrences of each id, falling; a vector's length then grows with
-            the square root of the count, within `density` of the dense size.
-        embeddings_initializer: As in `keras.layers.Embedding`, for each block.
+        tie_weights: Whether `reverse=True` uses the table of the lookup. If not, it
+            has one of its own, of the same tiers, made when the layer is built.
+        reverse_bias: Whether the logits get a bias, which starts at zero.
+        projection: Whether vectors are multiplied with a square matrix, which starts
+            as the identity, and states with its transpose. With it the directions that
+            short vectors have can be any: see `compress_embedding`.
+        embeddings_initializer: As in `keras.layers.Embedding`. Initializers that look
+            at the shape of a weight (`"glorot_uniform"`) see that of the dense table,
+            so vectors start as large as in one.
         embeddings_regularizer: Applied to each block.
         embeddings_constraint: Applied to each block.
         mask_zero: Whether id 0 is padding to be masked by later layers.
+        weights: The values to start with, as a dense table `(input_dim, output_dim)`
+            that is zero wherever this layer stores nothing. `compress_embedding` makes
+            a tiered table of any dense one.
+        reverse_dtype: Dtype of the logits. By default the layer's compute dtype.
+        logit_soft_cap: If given, logits are `tanh(logits / cap) * cap`.
+        word_dropout: Share of the words of the vocabulary that read as zeros in a
+            training step, wherever they occur; the others are scaled by
+            `1 / (1 - word_dropout)`. No part of `reverse=True`.
+        dropout: Share of the features of a sequence that are dropped in training, the
+            same ones in all of its time steps. No part of `reverse=True`.
+        seed: Seed of the dropouts.
         **kwargs: `name`, `dtype`, `trainable`.
 
     Call arguments:
-        inputs: Integer tensor of any shape `(…)`.
+        inputs: Integer tensor of any shape `(…)`; with `reverse`, hidden states
+            `(…, output_dim)`.
+        reverse: Whether to turn hidden states into logits.
+        training: Whether to drop anything.
 
     Returns:
-        Tensor `(…, output_dim)`.
+        Tensor `(…, output_dim)`; with `reverse`, `(…, input_dim)`.
 
     Raises:
         ValueError: If the lengths are given in no way or in two, or do not fit; and
             when called eagerly with an id outside `[0, input_dim)`. Inside a
             compiled graph such an id behaves as in `keras.layers.Embedding`.
+        NotImplementedError: By `quantize` and `enable_lora`.
 
     Example:
 
@@ -60,6 +96,8 @@ class TieredEmbedding(keras.layers.Layer):
     (1, 3, 400)
     >>> layer.count_params() <= 1_000_000
     True
+    >>> layer(np.zeros((1, 3, 400)), reverse=True).shape
+    (1, 3, 10000)
     >>> TieredEmbedding(1000, 64, tiers=[(100, 64), (900, 16)]).tiers
     [(100, 64), (900, 16)]
 
@@ -75,24 +113,150 @@ class TieredEmbedding(keras.layers.Layer):
         density: float | None = None,
         blocks: int | None = None,
         tiers: Sequence[Sequence[int]] | None = None,
-        counts: Sequence[int] | None = None,
+        tie_weights: bool = True,
+        reverse_bias: bool = False,
+        projection: bool = False,
         embeddings_initializer: Any = "uniform",
         embeddings_regularizer: Any = None,
         embeddings_constraint: Any = None,
         mask_zero: bool = False,
+        weights: Any = None,
+        reverse_dtype: Any = None,
+        logit_soft_cap: float | None = None,
+        word_dropout: float = 0.0,
+        dropout: float = 0.0,
+        seed: int | None = None,
         **kwargs: Any,
     ):
+        unknown = {"lora_rank", "lora_alpha", "quantization_config"} & set(kwargs)
+        if any(kwargs.pop(name) is not None for name in sorted(unknown)):
+            raise ValueError(f"{_UNLIKE_STOCK} Received: {sorted(unknown)}.")
         super().__init__(**kwargs)
         self.input_dim = input_dim = positive("input_dim", input_dim)
         self.output_dim = output_dim = positive("output_dim", output_dim)
-        self.blocks = _blocks(input_dim, output_dim, density, blocks, tiers, counts)
+        self.blocks = _blocks(input_dim, output_dim, density, blocks, tiers)
+        self.tie_weights = bool(tie_weights)
+        self.reverse_bias = bool(reverse_bias)
+        self.projection = bool(projection)
         self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
         self.embeddings_regularizer = keras.regularizers.get(embeddings_regularizer)
         self.embeddings_constraint = keras.constraints.get(embeddings_constraint)
         self.mask_zero = mask_zero
-        self.supports_masking = mask_zero
+        self.supports_masking = True
+        self.reverse_dtype = reverse_dtype
+        self.logit_soft_cap = logit_soft_cap
+        self.word_dropout = _rate("word_dropout", word_dropout)
+        self.dropout = _rate("dropout", dropout)
+        self.seed = seed
+        if self.word_dropout or self.dropout:
+            self.seed_generator = keras.random.SeedGenerator(seed)
         # Ids must not be cast to a float dtype on their way in.
         self.autocast = False
+        self.tables: list[Any] = []
+        if weights is not None:
+            tables = _cut(weights, self.tiers, output_dim, self.name)
+            self.build()
+            for variable, value in zip(self.tables, tables, strict=True):
+                variable.assign(value)
+
+    @classmethod
+    def from_counts(
+        cls,
+        counts: Any,
+        output_dim: int,
+        density: float | None = None,
+        max_parameters: int | None = None,
+        blocks: int | None = None,
+        reserved: int = 0,
+        **kwargs: Any,
+    ) -> "TieredEmbedding":
+        """A layer whose lengths follow how often words occur, within a budget.
+
+        A vector's length grows with the square root of the count, up to `output_dim`,
+        in `blocks` equal steps, and as much of the budget is used as these allow.
+
+        Args:
+            counts: How often each id occurs, by id, falling: `input_dim` of them.
+            output_dim: Length of the longest vectors, and of the output.
+            density: Share of the dense table's weights to keep.
+            max_parameters: Or how many weights to keep at most.
+            blocks: Number of different lengths, 10 by default.
+            reserved: How many ids at the beginning are no words, such as padding and
+                unknown words. They get the longest vectors.
+            **kwargs: As for the constructor.
+
+        Raises:
+            ValueError: If the counts do not fall (see `check_order`), or the budget is
+                given in no way or in two, or is too small.
+
+        Example:
+
+        >>> counts = [0, 50, 9000, 700, 80, 80, 6, 5, 1, 1]
+        >>> layer = TieredEmbedding.from_counts(counts, 8, 0.5, reserved=2)
+        >>> layer.tiers
+        [(3, 8), (1, 3), (6, 1)]
+        """
+        seen = np.array(counts)
+        geometry.check_order(seen, reserved)
+        if (density is None) == (max_parameters is None):
+            raise ValueError(
+                "Give a budget, `density` or `max_parameters`. Received: "
+                f"density={density}, max_parameters={max_parameters}."
+            )
+        positive("output_dim", output_dim)
+        if density is None:
+            budget = positive("max_parameters", max_parameters)
+            density = min(1.0, budget / (seen.size * output_dim))
+        seen[:reserved] = seen.max()
+        tiers = geometry.tiers_from_counts(seen, output_dim, density, blocks)
+        return cls(seen.size, output_dim, tiers=tiers, **kwargs)
+
+    @classmethod
+    def from_vocabulary(
+        cls, lookup: Any, output_dim: int, *args: Any, **kwargs: Any
+    ) -> "TieredEmbedding":
+        """A layer for the ids of a preprocessing layer.
+
+        Args:
+            lookup: A `keras.layers.TextVectorization`, `StringLookup` or
+                `IntegerLookup` that was adapted, and so has sorted its vocabulary
+                from frequent to rare.
+            output_dim: Length of the longest vectors, and of the output.
+            *args: As for the constructor.
+            **kwargs: As for the constructor.
+
+        Raises:
+            ValueError: If it has no vocabulary yet, or one that was handed to it,
+                whose order nobody knows: check that one with `check_order` and pass
+                its size to the constructor.
+
+        Example:
+
+        >>> words = keras.layers.TextVectorization()
+        >>> words.adapt(["a rose is a rose"])
+        >>> TieredEmbedding.from_vocabulary(words, 64, density=0.25).input_dim
+        5
+        """
+        if not hasattr(lookup, "adapt") or not hasattr(lookup, "vocabulary_size"):
+            raise ValueError(
+                "`lookup` must be a TextVectorization, StringLookup or IntegerLookup "
+                f"layer. Received: {lookup!r}."
+            )
+        given = lookup.get_config().get("vocabulary")
+        size = lookup.vocabulary_size()
+        if given is not None and len(given):
+            raise ValueError(
+                f"The vocabulary of '{lookup.name}' was handed to it, and may be in "
+                "any order. Look at it with `check_order(counts)`, with the counts of "
+                f"your training data, and make the layer as `TieredEmbedding({size}, "
+                f"{output_dim}, …)`."
+            )
+        if not getattr(lookup, "is_adapted", True) or size <= 2:
+            raise ValueError(
+                f"'{lookup.name}' has no vocabulary yet. Call its `adapt` on the "
+                "training data first."
+            )
+        return cls(size, output_dim, *args, **kwargs)
 
     @property
     def tiers(self) -> list[geometry.Tier]:
@@ -100,22 +264,63 @@ class TieredEmbedding(keras.layers.Layer):
         return geometry.tiers_from_blocks(self.blocks)
 
     def build(self, input_shape: Any = None) -> None:
-        """Creates the table of each block."""
+        """Creates the table of each block, and what `reverse` needs besides."""
+        if self.tables:
+            return
         single = len(self.blocks) == 1
+        dense = (self.input_dim, self.output_dim)
         self.tables = [
             self.add_weight(
                 shape=block,
-                initializer=initializers.of_part(self.embeddings_initializer, b),
+                initializer=initializers.of_block(
+                    self.embeddings_initializer, b, block, dense
+                ),
                 name="embeddings" if single else f"embeddings_{b}",
                 regularizer=self.embeddings_regularizer,
                 constraint=self.embeddings_constraint,
             )
             for b, block in enumerate(self.blocks)
         ]
+        self.reverse_tables = []
+        if not self.tie_weights:
+            self.reverse_tables = [
+                self.add_weight(
+                    shape=(width, size),
+                    initializer=initializers.of_block(
+                        self.embeddings_initializer,
+                        len(self.blocks) + t,
+                        (width, size),
+                        dense[::-1],
+                    ),
+                    name="reverse_embeddings" if single else f"reverse_embeddings_{t}",
+                )
+                for t, (size, width) in enumerate(self.tiers)
+            ]
+        self.projection_kernel = None
+        if self.projection:
+            self.projection_kernel = self.add_weight(
+                shape=(self.output_dim, self.output_dim),
+                initializer="identity",
+                name="projection",
+            )
+        self.bias = None
+        if self.reverse_bias:
+            self.bias = self.add_weight(
+                shape=(self.input_dim,), initializer="zeros", name="reverse_bias"
+            )
         self.built = True
 
-    def call(self, inputs: Any) -> Any:
-        """Looks up `(…)` ids: `(…, output_dim)`."""
+    def call(self, inputs: Any, reverse: bool = False, training: Any = None) -> Any:
+        """Looks up `(…)` ids, or turns `(…, output_dim)` states into logits."""
+        if reverse:
+            return self._logits(inputs)
+        vectors = self._dropped(self._vectors(inputs), inputs, training)
+        if self.mask_zero:
+            # Not by `compute_mask`, which is not told of `reverse`.
+            _backend.set_mask(vectors, ops.not_equal(inputs, 0))
+        return vectors
+
+    def _vectors(self, inputs: Any) -> Any:
         if keras.backend.standardize_dtype(inputs.dtype) not in ("int32", "int64"):
             inputs = ops.cast(inputs, "int32")
         self._check_range(inputs)
@@ -138,7 +343,72 @@ class TieredEmbedding(keras.layers.Layer):
         if missing:
             shape = (*ops.shape(inputs), missing)
             parts.append(ops.zeros(shape, dtype=self.compute_dtype))
-        return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
+        vectors = parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
+        if self.projection_kernel is None:
+            return vectors
+        kernel = ops.cast(self.projection_kernel, self.compute_dtype)
+        return ops.matmul(vectors, kernel)
+
+    def _dropped(self, vectors: Any, inputs: Any, training: Any) -> Any:
+        if not training:
+            return vectors
+        if self.word_dropout:
+            words = ops.ones((self.input_dim,), dtype=self.compute_dtype)
+            words = keras.random.dropout(
+                words, self.word_dropout, seed=self.seed_generator
+            )
+            kept = ops.take(words, ops.cast(inputs, "int32"), axis=0)
+            vectors = ops.multiply(vectors, ops.expand_dims(kept, -1))
+        if self.dropout:
+            shape = ops.shape(vectors)
+            steps = [1] * max(0, len(shape) - 2)
+            vectors = keras.random.dropout(
+                vectors,
+                self.dropout,
+                noise_shape=(*shape[: len(shape) > 1], *steps, shape[-1]),
+                seed=self.seed_generator,
+            )
+        return vectors
+
+    def _logits(self, states: Any) -> Any:
+        dtype = self.reverse_dtype or self.compute_dtype
+        states = ops.cast(states, dtype)
+        shape = ops.shape(states)
+        # One product of matrices for each tier; of more axes it would be many.
+        states = ops.reshape(states, (-1, self.output_dim))
+        if self.projection_kernel is not None:
+            kernel = ops.cast(self.projection_kernel, dtype)
+            states = ops.matmul(states, ops.transpose(kernel))
+        parts = [
+            ops.matmul(states[:, : kernel.shape[0]], ops.cast(kernel, dtype))
+            for kernel in self._reverse_kernels()
+        ]
+        logits = parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
+        if self.bias is not None:
+            logits = ops.add(logits, ops.cast(self.bias, dtype))
+        if self.logit_soft_cap is not None:
+            cap = self.logit_soft_cap
+            logits = ops.multiply(ops.tanh(ops.divide(logits, cap)), cap)
+        return ops.reshape(logits, (*shape[:-1], self.input_dim))
+
+    def _reverse_kernels(self) -> list[Any]:
+        """`(width, size)` for each tier, from frequent to rare."""
+        if not self.tie_weights:
+            return self.reverse_tables
+        # Each block holds the rows of all tiers that are wide enough.
+        edges = np.cumsum([size for size, _ in self.tiers]).tolist()
+        last = len(self.tables) - 1
+        rows = [
+            ops.split(table, edges[: last - b], axis=0)
+            for b, table in enumerate(self.tables[:last])
+        ]
+        rows.append([self.tables[last]])
+        return [
+            ops.transpose(
+                ops.concatenate([one[t] for one in rows if t < len(one)], axis=1)
+            )
+            for t in range(len(self.tables))
+        ]
 
     def _check_range(self, inputs: Any) -> None:
         if keras.backend.backend() == "tensorflow" and not hasattr(inputs, "numpy"):
@@ -155,18 +425,41 @@ class TieredEmbedding(keras.layers.Layer):
             )
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
-        """`True` where the id is not 0, if `mask_zero`."""
-        return ops.not_equal(inputs, 0) if self.mask_zero else None
+        """Of ids `True` where they are not 0, if `mask_zero`; of states their own."""
+        ids = "int" in keras.backend.standardize_dtype(inputs.dtype)
+        return ops.not_equal(inputs, 0) if self.mask_zero and ids else mask
 
-    def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:
-        """`input_shape` with `output_dim` behind it."""
+    def compute_output_shape(
+        self, input_shape: Any, reverse: bool = False
+    ) -> tuple[Any, ...]:
+        """`input_shape` with `output_dim` behind it, or in reverse `input_dim`."""
+        if reverse:
+            return (*input_shape[:-1], self.input_dim)
         return (*input_shape, self.output_dim)
 
-    def compute_output_spec(self, inputs: Any) -> Any:
+    def compute_output_spec(
+        self, inputs: Any, reverse: bool = False, training: Any = None
+    ) -> Any:
         """What a call returns, without computing it."""
+        if reverse and inputs.shape[-1] != self.output_dim:
+            raise ValueError(
+                f"Layer '{self.name}' turns states of {self.output_dim} features into "
+                f"logits. Received: states of shape {tuple(inputs.shape)}. Make the "
+                "last layer before it as wide, for example with a Dense."
+            )
+        dtype = self.reverse_dtype if reverse else None
         return keras.KerasTensor(
-            self.compute_output_shape(inputs.shape), dtype=self.compute_dtype
+            self.compute_output_shape(inputs.shape, reverse),
+            dtype=dtype or self.compute_dtype,
         )
+
+    def quantize(self, mode: Any = None, **kwargs: Any) -> None:
+        """Raises: a tiered table is quantized when it is exported."""
+        raise NotImplementedError(_UNLIKE_STOCK)
+
+    def enable_lora(self, *args: Any, **kwargs: Any) -> None:
+        """Raises: the differences that LoRA learns are of full length for every id."""
+        raise NotImplementedError(_UNLIKE_STOCK)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments this layer can be made again with.
@@ -188,6 +481,14 @@ class TieredEmbedding(keras.layers.Layer):
                 self.embeddings_constraint
             ),
             mask_zero=self.mask_zero,
+            tie_weights=self.tie_weights,
+            reverse_bias=self.reverse_bias,
+            projection=self.projection,
+            reverse_dtype=self.reverse_dtype,
+            logit_soft_cap=self.logit_soft_cap,
+            word_dropout=self.word_dropout,
+            dropout=self.dropout,
+            seed=self.seed,
         )
         return config
 
@@ -198,35 +499,56 @@ def _blocks(
     density: float | None,
     blocks: int | None,
     tiers: Sequence[Sequence[int]] | None,
-    counts: Sequence[int] | None,
 ) -> list[geometry.Block]:
     if tiers is not None:
-        if density is not None or blocks is not None or counts is not None:
+        if density is not None or blocks is not None:
             raise ValueError(
-                "Explicit `tiers` leave nothing to choose: pass no density, blocks or "
-                f"counts with them. Received: density={density}, blocks={blocks}, "
-                f"counts={'given' if counts is not None else None}."
+                "Explicit `tiers` leave nothing to choose: pass no density or blocks "
+                f"with them. Received: density={density}, blocks={blocks}."
             )
         return geometry.blocks_from_tiers(tiers, input_dim, output_dim)
     if density is None:
         raise ValueError(
-            "Say how long the vectors are: `density`, `density` with word `counts`, "
-            "or explicit `tiers`. Received none of them."
+            "Say how long the vectors are: `density` or explicit `tiers`, or let "
+            "`TieredEmbedding.from_counts` choose. Received none of them."
         )
-    if counts is None:
-        # By way of tiers: blocks of equal rows become one, and a layer restored
-        # from its configuration has the same variables.
-        found = geometry.blocks_from_density(input_dim, output_dim, density, blocks)
-        return geometry.blocks_from_tiers(
-            geometry.tiers_from_blocks(found), input_dim, output_dim
-        )
-    if len(counts) != input_dim:
-        raise ValueError(
-            "`counts` must hold one count for each id. Received: "
-            f"{len(counts)} counts for input_dim={input_dim}."
-        )
+    # By way of tiers: blocks of equal rows become one, and a layer restored from its
+    # configuration has the same variables.
+    found = geometry.blocks_from_density(input_dim, output_dim, density, blocks)
     return geometry.blocks_from_tiers(
-        geometry.tiers_from_counts(counts, output_dim, density, blocks),
-        input_dim,
-        output_dim,
+        geometry.tiers_from_blocks(found), input_dim, output_dim
     )
+
+
+def _rate(name: str, rate: Any) -> float:
+    number = isinstance(rate, (int, float)) and not isinstance(rate, bool)
+    if not number or not 0 <= rate < 1:
+        raise ValueError(
+            f"`{name}` must lie in [0, 1): it is the share that is dropped. "
+            f"Received: {name}={rate!r}."
+        )
+    return float(rate)
+
+
+def _cut(
+    table: Any, tiers: Sequence[geometry.Tier], output_dim: int, name: str
+) -> list[np.ndarray]:
+    """The blocks of a dense table, which must be zero everywhere else."""
+    found = np.asarray(table[0] if isinstance(table, (list, tuple)) else table)
+    shape = (sum(size for size, _ in tiers), output_dim)
+    if found.shape != shape:
+        raise ValueError(
+            f"`weights` of layer '{name}' must be a table of shape {shape}. "
+            f"Received: shape {found.shape}."
+        )
+    lengths = np.repeat([width for _, width in tiers], [size for size, _ in tiers])
+    beyond = (found != 0) & (np.arange(output_dim) >= lengths[:, None])
+    if beyond.any():
+        row, column = np.argwhere(beyond)[0].tolist()
+        raise ValueError(
+            f"Layer '{name}' stores {lengths[row]} of {output_dim} weights of id "
+            f"{row}, but `weights` has {beyond.sum():,} that are not zero beyond its "
+            f"tiers, such as [{row}, {column}]. `compress_embedding` makes the nearest "
+            "tiered table of a dense one."
+        )
+    return geometry.cut(found, tiers)

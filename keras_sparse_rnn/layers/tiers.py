@@ -14,6 +14,7 @@ most frequent word, as in Keras's own vocabularies.
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -42,6 +43,16 @@ def reduction_factor(density: float, blocks: int) -> float:
     return high
 
 
+def check_density(density: float) -> None:
+    """Sees that a share of a dense table's weights is one."""
+    number = isinstance(density, (int, float)) and not isinstance(density, bool)
+    if not number or not 0 < density <= 1:
+        raise ValueError(
+            "`density` must be a number in (0, 1], the share of a dense table's "
+            f"weights to keep. Received: density={density!r}."
+        )
+
+
 def blocks_from_density(
     input_dim: int, output_dim: int, density: float, blocks: int | None = None
 ) -> list[Block]:
@@ -57,16 +68,7 @@ def blocks_from_density(
     Returns:
         `(rows, width)` for each block that holds anything.
     """
-    if isinstance(density, bool) or not isinstance(density, (int, float)):
-        raise ValueError(
-            "`density` must be a number in (0, 1], the share of a dense table's "
-            f"weights to keep. Received: density={density!r}."
-        )
-    if not 0 < density <= 1:
-        raise ValueError(
-            "`density` must lie in (0, 1]: it is the share of a dense table's "
-            f"weights to keep. Received: density={density}."
-        )
+    check_density(density)
     if blocks is None:
         blocks = max(_DEFAULT_BLOCKS, math.ceil(1 / density)) if density < 1 else 1
     blocks = min(positive("blocks", blocks), output_dim)
@@ -164,8 +166,134 @@ def tiers_from_blocks(blocks: Sequence[Block]) -> list[Tier]:
     return result
 
 
+def geometric_tiers(
+    input_dim: int, output_dim: int, density: float, factor: float = 4.0
+) -> list[Tier]:
+    """Tiers of which each is `factor` times narrower than the one before.
+
+    Their sizes grow geometrically too, by what makes the table hold `density` of a
+    dense one: with a factor of 4, as in Baevski and Auli, "Adaptive Input
+    Representations for Neural Language Modeling" (ICLR 2019).
+
+    Args:
+        input_dim: Size of the vocabulary.
+        output_dim: Length of the longest vectors.
+        density: Share of the dense table's weights to keep; never more are used.
+        factor: By how much vectors become shorter from tier to tier, above 1.
+
+    Returns:
+        `(size, width)` from the most frequent words to the rarest, at most ten, for
+        `TieredEmbedding(…, tiers=…)`.
+
+    Example:
+
+    >>> geometric_tiers(10_000, 256, density=0.25)
+    [(1192, 256), (2170, 64), (3950, 16), (2688, 4)]
+    """
+    positive("input_dim", input_dim)
+    positive("output_dim", output_dim)
+    check_density(density)
+    if not (isinstance(factor, (int, float)) and 1 < factor < math.inf):
+        raise ValueError(f"`factor` must be above 1. Received: factor={factor!r}.")
+    widths: list[int] = []
+    while len(widths) < _DEFAULT_BLOCKS and output_dim / factor ** len(widths) >= 1:
+        widths.append(math.floor(output_dim / factor ** len(widths)))
+    # Rounded down, two may be alike.
+    widths = sorted(set(widths), reverse=True)
+    budget = math.floor(density * input_dim * output_dim + 1e-6)
+    if widths[-1] * input_dim > budget:
+        raise ValueError(
+            f"Even {widths[-1]} of {output_dim} columns for every id are more than "
+            f"density={density} of the dense table. Raise `density`."
+        )
+
+    def sizes(growth: float) -> list[int]:
+        # By logarithms: the largest may exceed every number.
+        weights = np.arange(len(widths)) * growth
+        shares = np.exp(weights - weights.max())
+        found = np.floor(input_dim * shares / shares.sum()).astype(int)
+        found[-1] += input_dim - found.sum()
+        return found.tolist()
+
+    def cost(growth: float) -> int:
+        return sum(n * w for n, w in zip(sizes(growth), widths, strict=True))
+
+    low, high = -50.0, 50.0
+    if cost(low) <= budget:
+        high = low
+    while high - low > 1e-12:
+        middle = (low + high) / 2
+        low, high = (low, middle) if cost(middle) <= budget else (middle, high)
+    return [(n, w) for n, w in zip(sizes(high), widths, strict=True) if n]
+
+
+def check_order(counts: Any, reserved: int = 0) -> None:
+    """Sees that ids are sorted from frequent to rare, as tiers need them.
+
+    In the wrong order frequent words get short vectors and nothing fails: accuracy is
+    lower, that is all. So look at it once, with the counts of the training data.
+
+    Args:
+        counts: How often each id occurs, by id: a list or an array, such as
+            `np.bincount` makes of all ids.
+        reserved: How many ids at the beginning are not words, such as padding and
+            unknown words, and may have any count.
+
+    Raises:
+        ValueError: If some count is larger than the one before, with the first, how
+            many ids are affected, and what to do.
+
+    Example:
+
+    >>> check_order([0, 12, 90, 41, 7], reserved=2)
+    """
+    seen = np.asarray(counts)
+    if seen.ndim != 1 or seen.size <= reserved or seen.min() < 0:
+        raise ValueError(
+            "`counts` must hold one non-negative number for each id. "
+            f"Received: an array of shape {seen.shape}, {reserved} of them reserved."
+        )
+    rising = np.flatnonzero(np.diff(seen[reserved:]) > 0) + reserved
+    if rising.size:
+        first = int(rising[0])
+        order = frequency_order(seen, reserved)
+        wrong = int((seen[order] != seen).sum())
+        raise ValueError(
+            "Ids must be sorted from frequent to rare, but `counts` rise from id to "
+            f"id: counts[{first}]={seen[first]} and "
+            f"counts[{first + 1}]={seen[first + 1]}; {wrong:,} of {seen.size:,} ids "
+            "are out of place. `frequency_order(counts)` gives the order. Ids "
+            "at the beginning that are no words, such as padding, are `reserved`."
+        )
+
+
+def frequency_order(counts: Any, reserved: int = 0) -> np.ndarray:
+    """The order of ids from frequent to rare; of equal counts as they were.
+
+    Args:
+        counts: How often each id occurs, by id.
+        reserved: How many ids at the beginning stay where they are.
+
+    Returns:
+        Integer array `order`: the id that is to be number `i` is `order[i]` now. So
+        `vocabulary[order]` and `table[order]` are in the right order, and
+        `np.argsort(order)[ids]` are the new numbers of `ids`.
+
+    Example:
+
+    >>> frequency_order([0, 5, 90, 7], reserved=1).tolist()
+    [0, 2, 3, 1]
+    """
+    seen = np.asarray(counts)
+    words = np.argsort(-seen[reserved:].astype("float64"), kind="stable") + reserved
+    return np.concatenate([np.arange(reserved), words])
+
+
 def tiers_from_counts(
-    counts: Sequence[int], output_dim: int, density: float, blocks: int | None = None
+    counts: Any,
+    output_dim: int,
+    density: float,
+    blocks: int | None = None,
 ) -> list[Tier]:
     """Tiers that follow how often each word was seen, within a budget.
 
@@ -183,21 +311,8 @@ def tiers_from_counts(
         `(size, width)` from the most frequent words to the rarest.
     """
     seen = np.asarray(counts)
-    if seen.ndim != 1 or not seen.size or seen.min() < 0:
-        raise ValueError(
-            "`counts` must hold one non-negative number for each id. "
-            f"Received: an array of shape {seen.shape}."
-        )
-    rising = np.flatnonzero(np.diff(seen) > 0)
-    if rising.size:
-        first = int(rising[0])
-        raise ValueError(
-            "`counts` must fall from id to id: ids are ranks, the most frequent word "
-            f"first. Received: counts[{first}]={seen[first]} and "
-            f"counts[{first + 1}]={seen[first + 1]}. Sort the vocabulary by frequency."
-        )
-    if not 0 < density <= 1:
-        raise ValueError(f"`density` must lie in (0, 1]. Received: density={density}.")
+    check_order(seen)
+    check_density(density)
     blocks = _DEFAULT_BLOCKS if blocks is None else positive("blocks", blocks)
     steps = min(blocks, output_dim)
     # The lengths on offer; the shortest vectors still have one step.
@@ -226,3 +341,17 @@ def tiers_from_counts(
         low, high = (middle, high) if cost(middle) <= budget else (low, middle)
     chosen = list(zip(sizes(low), widths, strict=True))
     return [(size, width) for size, width in reversed(chosen) if size]
+
+
+def cut(table: np.ndarray, tiers: Sequence[Tier]) -> list[np.ndarray]:
+    """The blocks of a dense table, as they are stored.
+
+    Args:
+        table: `(input_dim, output_dim)`; what lies in no block is left out.
+        tiers: `(size, width)` from the most frequent words to the rarest.
+    """
+    found, begin = [], 0
+    for rows, width in blocks_from_tiers(tiers, *table.shape):
+        found.append(table[:rows, begin : begin + width])
+        begin += width
+    return found

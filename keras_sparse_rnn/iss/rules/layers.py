@@ -18,15 +18,14 @@ from keras_sparse_rnn.iss.rules.registry import (
 )
 from keras_sparse_rnn.iss.slots import one_axis_of
 from keras_sparse_rnn.layers import TieredEmbedding
+from keras_sparse_rnn.layers.tiers import tiers_from_blocks
 
 
-@register_rule(keras.layers.InputLayer, TieredEmbedding)
+@register_rule(keras.layers.InputLayer)
 class _Source(Rule):
     """What makes features that can't be removed."""
 
     def follow(self, layer: Any, call: Call, tracer: "trace.Tracer") -> Any:
-        for flow in call.flows:
-            tracer.fix(flow, f"'{layer.name}' looks up words by them")
         return call.outputs()
 
 
@@ -314,6 +313,70 @@ if hasattr(keras.layers, "ReversibleEmbedding"):
             return call.outputs(
                 {k: axis for k, axis in flow.axes.items() if k < len(flow.shape) - 1}
             )
+
+
+@register_rule(TieredEmbedding)
+class _TieredEmbedding(Rule):
+    """The columns of each block, and those that no word has.
+
+    A block that loses all of its columns goes, and its words join the next tier.
+    """
+
+    def follow(self, layer: Any, call: Call, tracer: "trace.Tracer") -> Any:
+        (flow,) = call.inputs
+        if layer.projection:
+            tracer.fix(flow, f"'{layer.name}' projects them")
+            return call.outputs()
+        if call.argument("reverse", 1, False):
+            self._read(layer, flow.axis(), tracer)
+            axes = flow.never_zero().axes
+            last = len(flow.shape) - 1
+            return call.outputs({k: axis for k, axis in axes.items() if k < last})
+        slots = [tracer.weights(table, 1, "in") for table in layer.tables]
+        missing = layer.output_dim - sum(width for _, width in layer.blocks)
+        if missing:
+            # What is always zero has no weights that could go.
+            slots.append(tracer.rigid(missing).slots)
+        self._may_go(layer, tracer)
+        axes = flow.never_zero().axes
+        return call.outputs({**axes, -1: Axis.of(np.concatenate(slots), True)})
+
+    def _read(self, layer: Any, features: Axis | None, tracer: "trace.Tracer") -> None:
+        begin = 0
+        for table, (_, width) in zip(layer.tables, layer.blocks, strict=True):
+            own = None if features is None else features[slice(begin, begin + width)]
+            begin += width
+            if layer.tie_weights:
+                tracer.read(table, 1, own)
+            elif own is not None:
+                # One width serves both directions.
+                tracer.weights(table, 1, "in", own.slots)
+        for table in layer.reverse_tables:
+            own = None if features is None else features[slice(table.shape[0])]
+            tracer.read(table, 0, own)
+        self._may_go(layer, tracer)
+
+    def _may_go(self, layer: Any, tracer: "trace.Tracer") -> None:
+        # The rarest words keep one feature. A table of its own for `reverse` is cut
+        # by tiers, which must stay as many.
+        if layer.tie_weights:
+            for table in layer.tables[1:]:
+                tracer.may_go(table, 1)
+
+    def resize(self, layer: Any, config: dict[str, Any], kept: Kept) -> dict[str, Any]:
+        blocks = [
+            (rows, int(kept.of(table, 1).sum()))
+            for table, (rows, _) in zip(layer.tables, layer.blocks, strict=True)
+        ]
+        missing = layer.output_dim - sum(width for _, width in layer.blocks)
+        return {
+            **config,
+            "output_dim": sum(width for _, width in blocks) + missing,
+            "tiers": [
+                list(tier)
+                for tier in tiers_from_blocks([block for block in blocks if block[1]])
+            ],
+        }
 
 
 @register_rule(keras.layers.BatchNormalization)

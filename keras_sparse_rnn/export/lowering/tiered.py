@@ -1,0 +1,130 @@
+"""A tiered table in a file: one constant for each block, for both directions."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_sparse_rnn import _backend
+from keras_sparse_rnn.export.lowering.layer import Settings
+from keras_sparse_rnn.layers import TieredEmbedding
+
+
+class LoweredTiered(keras.layers.Layer):
+    """A `TieredEmbedding` whose blocks are in the file once.
+
+    The layer itself puts the rows of several blocks together before it multiplies with
+    them; of constants the converter would do that beforehand, and store all of them
+    twice. Here each block is multiplied by itself, and the results are added.
+
+    Args:
+        layer: The built layer to take the weights of. It is not changed.
+        settings: Those of the file.
+    """
+
+    def __init__(self, layer: TieredEmbedding, settings: Settings):
+        super().__init__(name=layer.name, dtype="float32")
+        self.settings = settings
+        self.input_dim, self.output_dim = layer.input_dim, layer.output_dim
+        self.mask_zero = layer.mask_zero
+        self.logit_soft_cap = layer.logit_soft_cap
+        self.embeddings = [_array(table) for table in layer.tables]
+        self.reversed = [_array(table) for table in layer.reverse_tables]
+        self.projection = None
+        if layer.projection_kernel is not None:
+            self.projection = _array(layer.projection_kernel)
+        self.bias = None if layer.bias is None else _array(layer.bias)
+        self.supports_masking = True
+        self.autocast = False
+        self.built = True
+
+    def compute_output_shape(self, input_shape: Any, reverse: bool = False) -> Any:
+        """As of the layer itself."""
+        if reverse:
+            return (*input_shape[:-1], self.input_dim)
+        return (*input_shape, self.output_dim)
+
+    def compute_output_spec(
+        self, inputs: Any, reverse: bool = False, training: Any = None
+    ) -> Any:
+        """What a call returns, without computing it."""
+        shape = self.compute_output_shape(inputs.shape, reverse)
+        return keras.KerasTensor(shape, "float32")
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """As of the layer itself."""
+        return mask
+
+    def call(self, inputs: Any, reverse: bool = False, training: Any = None) -> Any:
+        """As of the layer itself, without dropout."""
+        if reverse:
+            return self._logits(inputs)
+        ids = tf.cast(inputs, "int32")
+        parts = []
+        for table in map(tf.constant, self.embeddings):
+            rows = int(table.shape[0])
+            part = tf.gather(table, tf.minimum(ids, rows - 1))
+            if rows < self.input_dim:
+                stored = tf.cast(tf.less(ids, rows), "float32")
+                part = part * tf.expand_dims(stored, -1)
+            parts.append(part)
+        missing = self.output_dim - sum(table.shape[1] for table in self.embeddings)
+        if missing:
+            parts.append(tf.zeros_like(parts[0][..., :1]) * tf.zeros((missing,)))
+        vectors = parts[0] if len(parts) == 1 else tf.concat(parts, axis=-1)
+        if self.projection is not None:
+            leading = [-1 if size is None else size for size in ids.shape]
+            flat = tf.reshape(vectors, (-1, self.output_dim))
+            flat = tf.matmul(flat, tf.constant(self.projection))
+            vectors = tf.reshape(flat, (*leading, self.output_dim))
+        if self.mask_zero:
+            _backend.set_mask(vectors, tf.not_equal(inputs, 0))
+        return vectors
+
+    def _logits(self, states: Any) -> Any:
+        leading = [-1 if size is None else size for size in states.shape[:-1]]
+        states = tf.reshape(tf.cast(states, "float32"), (-1, self.output_dim))
+        if self.projection is not None:
+            kernel = tf.constant(self.projection)
+            states = tf.matmul(states, kernel, transpose_b=True)
+        if self.reversed:
+            logits = tf.concat(
+                [
+                    tf.matmul(states[:, : kernel.shape[0]], tf.constant(kernel))
+                    for kernel in self.reversed
+                ],
+                axis=-1,
+            )
+        else:
+            self.settings.shared[self.name] = None
+            logits = self._tied(states)
+        if self.bias is not None:
+            logits = logits + self.bias
+        if self.logit_soft_cap is not None:
+            logits = tf.tanh(logits / self.logit_soft_cap) * self.logit_soft_cap
+        return tf.reshape(logits, (*leading, self.input_dim))
+
+    def _tied(self, states: Any) -> Any:
+        # From the block of the fewest words on, whose logits are part of the next.
+        end = sum(table.shape[1] for table in self.embeddings)
+        logits = None
+        for table in reversed(self.embeddings):
+            rows, width = table.shape
+            part = tf.matmul(
+                states[:, end - width : end], tf.constant(table), transpose_b=True
+            )
+            end -= width
+            if logits is not None:
+                more = rows - int(logits.shape[1])
+                part = part + tf.pad(logits, ((0, 0), (0, more)))
+            logits = part
+        return logits
+
+
+def can_lower(layer: Any) -> bool:
+    """Whether a layer is a tiered table; a subclass may compute anything."""
+    return type(layer) is TieredEmbedding
+
+
+def _array(variable: Any) -> Any:
+    return variable.numpy().astype("float32")

@@ -1,0 +1,77 @@
+"""Tiered tables in TFLite files: looked up, multiplied with, and stored once."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_sparse_rnn import TieredEmbedding
+
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("exports need the TensorFlow backend", allow_module_level=True)
+pytest.importorskip("tensorflow")
+pytest.importorskip("ai_edge_litert")
+
+from keras_sparse_rnn import export_saved_model, export_tflite
+from keras_sparse_rnn.command_line import tflite_file
+
+WORDS, WIDTH = 600, 32
+# None of the blocks is so small that the converter leaves it in float.
+TIERS = [(80, 32), (120, 16), (400, 8)]
+WEIGHTS = 80 * 32 + 120 * 16 + 400 * 8
+
+
+def model_of(length=None, **arguments):
+    keras.utils.set_random_seed(2)
+    words = keras.Input((length,), dtype="int32", name="ids")
+    table = TieredEmbedding(
+        WORDS,
+        WIDTH,
+        tiers=TIERS,
+        embeddings_initializer=keras.initializers.RandomNormal(0, 0.5),
+        name="words",
+        **arguments,
+    )
+    hidden = layers.LSTM(WIDTH, return_sequences=True, name="lstm")(table(words))
+    model = keras.Model(words, table(hidden, reverse=True))
+    for number, variable in enumerate(table.weights):
+        if "table" not in variable.name and "embeddings" not in variable.name:
+            noise = np.random.default_rng(number).standard_normal(variable.shape)
+            variable.assign(variable + 0.1 * noise)
+    return model
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"reverse_bias": True, "mask_zero": True},
+        {"tie_weights": False, "logit_soft_cap": 2.0},
+        {"projection": True, "dropout": 0.5, "word_dropout": 0.5},
+    ],
+    ids=str,
+)
+def test_both_directions_are_those_of_the_layer(tmp_path, arguments):
+    model = model_of(**arguments)
+    # Compared with Keras in both runtimes, or nothing is written.
+    for form in ({}, {"streaming": "states"}):
+        report = export_tflite(model, tmp_path / "model.tflite", **form)
+        assert len(report.runtimes) == 2
+        assert report.max_difference < 1e-5
+    assert export_saved_model(model, tmp_path / "saved").notes == []
+
+
+@pytest.mark.parametrize(
+    ("quantize", "kind", "bytes_each"),
+    [(None, "float32", 4), ("float16", "float16", 2), ("dynamic", "int8", 1)],
+)
+def test_a_table_is_in_the_file_once(tmp_path, quantize, kind, bytes_each):
+    path = tmp_path / "model.tflite"
+    report = export_tflite(model_of(), path, quantize=quantize)
+    stored = tflite_file.stored(path.read_bytes())
+    lstm = 2 * 4 * WIDTH * WIDTH
+    within = WEIGHTS + lstm
+    assert within <= stored[kind]["numbers"] < 1.04 * within + 4 * WIDTH
+    assert stored[kind]["bytes"] < bytes_each * (1.04 * within + 4 * WIDTH)
+    told = any("one scale" in note for note in report.notes)
+    assert told == (quantize == "dynamic")
+    assert report.max_share < {None: 1e-5, "float16": 0.01, "dynamic": 0.1}[quantize]
