@@ -215,7 +215,7 @@ def corpus(parts: dict[str, list[Sentence]], order: str, seed: int) -> Corpus:
     return Corpus(ids, tags, counts, names)
 
 
-class Batches(keras.utils.PyDataset):
+class Batches:
     """Sentences of about the same length together, padded to the longest.
 
     A word that occurs once in training is unknown every other time, so that there is a
@@ -223,42 +223,51 @@ class Batches(keras.utils.PyDataset):
     """
 
     def __init__(self, data: Corpus, part: str, size: int, seed: int = 0):
-        super().__init__()
         self.data, self.part, self.size = data, part, size
         self.random = np.random.default_rng(seed)
         self.once = data.counts == 1
-        self.shuffle = part == "train"
-        self.order: list[np.ndarray] = []
-        self.on_epoch_begin()
+        self.training = part == "train"
 
-    def on_epoch_begin(self) -> None:
+    def order(self) -> list[np.ndarray]:
+        """The sentences of each batch, by number."""
         lengths = np.array([len(one) for one in self.data.words[self.part]])
-        noise = self.random.random(len(lengths)) if self.shuffle else 0
+        noise = self.random.random(len(lengths)) if self.training else 0
         order = np.argsort(lengths + noise, kind="stable")
-        self.order = [order[k : k + self.size] for k in range(0, len(order), self.size)]
-        if self.shuffle:
-            self.random.shuffle(self.order)
+        found = [order[k : k + self.size] for k in range(0, len(order), self.size)]
+        if self.training:
+            self.random.shuffle(found)
+        return found
 
-    def __len__(self) -> int:
-        return -(-len(self.data.words[self.part]) // self.size)
-
-    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        chosen = self.order[number]
-        words = [self.data.words[self.part][k] for k in chosen]
-        # Lengths of eights, so that few shapes are compiled.
-        longest = -(-max(map(len, words)) // 8) * 8
+    def arrays(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Ids, tags, and which of them count, for one batch."""
+        longest = max(len(self.data.words[self.part][k]) for k in chosen)
         x = np.full((len(chosen), longest), PADDING, "int32")
         y = np.zeros((len(chosen), longest), "int32")
         weight = np.zeros((len(chosen), longest), "float32")
         for row, k in enumerate(chosen):
             ids, tags = self.data.words[self.part][k], self.data.tags[self.part][k]
-            if self.shuffle:
+            if self.training:
                 lost = self.once[ids] & (self.random.random(len(ids)) < 0.5)
                 ids = np.where(lost, UNKNOWN, ids)
             x[row, : len(ids)] = ids
             y[row, : len(ids)] = np.maximum(tags, 0)
             weight[row, : len(ids)] = tags >= 0
         return x, y, weight
+
+    def dataset(self) -> Any:
+        """All batches as a `tf.data.Dataset`, in another order in each epoch."""
+        import tensorflow as tf
+
+        count = -(-len(self.data.words[self.part]) // self.size)
+        signature = tuple(
+            tf.TensorSpec((None, None), dtype)
+            for dtype in ("int32", "int32", "float32")
+        )
+        batches = tf.data.Dataset.from_generator(
+            lambda: map(self.arrays, self.order()), output_signature=signature
+        )
+        counted = tf.data.experimental.assert_cardinality(count)
+        return batches.apply(counted).prefetch(2)
 
 
 # The tagger ---------------------------------------------------------------------------
@@ -313,17 +322,23 @@ def train(
         jit_compile=False,
     )
     batches = Batches(data, "train", args.batch, seed)
-    history = model.fit(batches, epochs=args.epochs, verbose=args.verbose)
+    history = model.fit(
+        batches.dataset(), epochs=args.epochs, shuffle=False, verbose=args.verbose
+    )
     return history.history["loss"]
 
 
 def tags_of(model: keras.Model, data: Corpus, part: str) -> list[np.ndarray]:
     """The tag of each word, by the model, sentence by sentence."""
+    import tensorflow as tf
+
     batches = Batches(data, part, 64)
+    any_shape = [tf.TensorSpec((None, None), "int32")]
+    call = tf.function(lambda x: model(x, training=False), input_signature=any_shape)
     found: list[Any] = [None] * len(data.words[part])
-    for number, chosen in enumerate(batches.order):
-        x, _, _ = batches[number]
-        best = np.argmax(keras.ops.convert_to_numpy(model.predict_on_batch(x)), -1)
+    for chosen in batches.order():
+        x, _, _ = batches.arrays(chosen)
+        best = np.argmax(call(x), -1)
         for row, k in enumerate(chosen):
             found[k] = best[row, : len(data.words[part][k])]
     return found
