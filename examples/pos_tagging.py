@@ -292,7 +292,8 @@ def tagger(
         "name": "words",
     }
     if short:
-        table = ksr.TieredEmbedding(words, WIDTH, length / WIDTH, **options)
+        # A block for each feature, as in the paper: the shortest vectors are of one.
+        table = ksr.TieredEmbedding(words, WIDTH, length / WIDTH, WIDTH, **options)
     else:
         # One block of all words: a dense table.
         table = ksr.TieredEmbedding(words, int(length), 1, 1, **options)

@@ -57,6 +57,7 @@ class Builder:
         self.batch = int(self.random.integers(1, 3))
         self.masked = False
         self.least = 1
+        self.table = None
         # Features of the tensor that is read.
         self.features = FEATURES
 
@@ -220,13 +221,21 @@ class Builder:
         if self.chance(0.4):
             ids = keras.Input((length,), batch_size=batch, dtype="int32", name="ids")
             self.masked = self.chance(0.4)
-            table = self.choice(
+            self.table = self.choice(
                 layers.Embedding(VOCABULARY, 4, mask_zero=self.masked),
+                layers.ReversibleEmbedding(VOCABULARY, 4, mask_zero=self.masked),
                 TieredEmbedding(
-                    VOCABULARY, 4, density=0.6, mask_zero=self.masked, name="tiered"
+                    VOCABULARY,
+                    4,
+                    density=0.6,
+                    mask_zero=self.masked,
+                    tie_weights=self.chance(0.7),
+                    reverse_bias=self.chance(0.5),
+                    projection=self.chance(0.3),
+                    name="tiered",
                 ),
             )
-            return ids, table(ids)
+            return ids, self.table(ids)
         x = keras.Input((length, FEATURES), batch_size=batch, name="x")
         self.masked = self.chance(0.3)
         return x, layers.Masking()(x) if self.masked else x
@@ -236,6 +245,8 @@ class Builder:
         for _ in range(int(self.random.integers(1, 4))):
             x = self.step(x)
         ends = [layers.Dense(3, name="each")(x)]
+        if type(self.table) not in (type(None), layers.Embedding):
+            ends = [self.table(layers.Dense(4, name="each")(x), reverse=True)]
         self.features = x.shape[-1]
         if self.chance(0.4):
             ends.append(self.recurrent(False, return_sequences=False)(x))

@@ -15,12 +15,14 @@ from keras_sparse_rnn import (
     GroupedLSTMCell,
     GroupedSimpleRNN,
     RecurrentHighway,
+    TieredEmbedding,
     WeightDropLSTM,
     shrink,
 )
 from keras_sparse_rnn.iss.trace import trace
 
 BATCH, TIME, FEATURES = 2, 4, 5
+WORDS = 7
 
 
 class Code(keras.Model):
@@ -204,6 +206,24 @@ class Builder:
         decoder = layers.LSTM(2 * units, return_sequences=True)
         return decoder(self.pick(), initial_state=[h, c])
 
+    def words(self):
+        """A tiered table, looked up, and the logits of it or of another flow."""
+        width = self.width()
+        wide = int(self.random.integers(1, WORDS))
+        tiers = [(wide, width), (WORDS - wide, int(self.random.integers(1, width)))]
+        table = TieredEmbedding(
+            WORDS,
+            width,
+            tiers=tiers,
+            tie_weights=bool(self.random.integers(2)),
+            reverse_bias=bool(self.random.integers(2)),
+        )
+        # Ids from what is never pruned.
+        vectors = table(ops.cast(ops.abs(self.inputs[..., 0]) * 2, "int32") % WORDS)
+        self.flows.append(vectors)
+        states = self.pick(width) if self.random.integers(2) else vectors
+        return table(self.recurrent(units=width)(states), reverse=True)
+
     def code(self):
         return Code(self.recurrent(), self.width())(self.pick())
 
@@ -211,6 +231,7 @@ class Builder:
         kinds = [
             self.states_of_both_directions,
             self.code,
+            self.words,
             self.a_recurrent_layer,
             self.a_recurrent_layer,
             self.both_directions,
