@@ -227,6 +227,7 @@ class Batches:
         self.random = np.random.default_rng(seed)
         self.once = data.counts == 1
         self.training = part == "train"
+        self.count = -(-len(data.words[part]) // size)
 
     def order(self) -> list[np.ndarray]:
         """The sentences of each batch, by number."""
@@ -258,7 +259,6 @@ class Batches:
         """All batches as a `tf.data.Dataset`, in another order in each epoch."""
         import tensorflow as tf
 
-        count = -(-len(self.data.words[self.part]) // self.size)
         signature = tuple(
             tf.TensorSpec((None, None), dtype)
             for dtype in ("int32", "int32", "float32")
@@ -266,7 +266,7 @@ class Batches:
         batches = tf.data.Dataset.from_generator(
             lambda: map(self.arrays, self.order()), output_signature=signature
         )
-        counted = tf.data.experimental.assert_cardinality(count)
+        counted = tf.data.experimental.assert_cardinality(self.count)
         return batches.apply(counted).prefetch(2)
 
 
@@ -316,13 +316,16 @@ def tagger(
 def train(
     model: keras.Model, data: Corpus, args: argparse.Namespace, seed: int
 ) -> list[float]:
-    """Trains a model; the loss after each epoch."""
+    """Trains a model, slower and slower; the loss after each epoch."""
+    batches = Batches(data, "train", args.batch, seed)
+    rate = keras.optimizers.schedules.CosineDecay(
+        args.learning_rate, args.epochs * batches.count
+    )
     model.compile(
-        keras.optimizers.Adam(args.learning_rate),
+        keras.optimizers.Adam(rate),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         jit_compile=False,
     )
-    batches = Batches(data, "train", args.batch, seed)
     history = model.fit(
         batches.dataset(), epochs=args.epochs, shuffle=False, verbose=args.verbose
     )
@@ -551,9 +554,9 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--density", type=float, default=0.25)
     parser.add_argument("--units", type=int, default=10, help="in each direction")
     parser.add_argument("--groups", type=int, default=1, help="of the LSTMs")
-    parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--batch", type=int, default=20)
-    parser.add_argument("--learning-rate", type=float, default=3e-3)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--learning-rate", type=float, default=1e-2)
     parser.add_argument("--word-dropout", type=float, default=0.1)
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
