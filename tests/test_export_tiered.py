@@ -75,3 +75,18 @@ def test_a_table_is_in_the_file_once(tmp_path, quantize, kind, bytes_each):
     told = any("one scale" in note for note in report.notes)
     assert told == (quantize == "dynamic")
     assert report.max_share < {None: 1e-5, "float16": 0.01, "dynamic": 0.1}[quantize]
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_table_of_keras_itself_has_both_directions(tmp_path, tied):
+    words = keras.Input((None,), dtype="int32", name="ids")
+    table = layers.ReversibleEmbedding(WORDS, WIDTH, tie_weights=tied)
+    hidden = layers.LSTM(WIDTH, return_sequences=True)(table(words))
+    model = keras.Model(words, table(hidden, reverse=True))
+    path = tmp_path / "model.tflite"
+    report = export_tflite(model, path)
+    assert report.max_difference < 1e-5
+    # CompiledModel has no memory for an output whose shape is computed.
+    assert len(report.runtimes) == 2
+    numbers = tflite_file.stored(path.read_bytes())["float32"]["numbers"]
+    assert numbers < 1.02 * ((1 if tied else 2) * WORDS * WIDTH + 8 * WIDTH**2)

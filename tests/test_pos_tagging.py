@@ -76,11 +76,10 @@ def test_names_of_a_source_have_their_roles(script):
 
 
 def test_words_are_numbered_in_the_order_asked_for(script):
-    sentence = [(word, "t") for word in "a b b c c c".split()]
+    sentence = [(word, "t") for word in ["a", "b", "b", "c", "c", "c"]]
     parts = {"train": [sentence], "dev": [], "test": [[("c", "t"), ("new", "u")]]}
     counts = {
-        order: script.corpus(parts, order, 1).counts.tolist()
-        for order in script.ORDERS
+        order: script.corpus(parts, order, 1).counts.tolist() for order in script.ORDERS
     }
     assert counts["frequent first"] == [0, 0, 3, 2, 1]
     assert counts["rare first"] == [0, 0, 1, 2, 3]

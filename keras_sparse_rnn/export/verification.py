@@ -99,9 +99,18 @@ def verify(plan: Plan) -> Result:
                 twice=plan.streaming != "memory",
             )
         except RuntimeError as error:
+            lengths = [size for x in plan.model.inputs for size in x.shape[1:]]
+            advice = (
+                ""
+                if None not in lengths
+                else (
+                    " Of unknown length it may be too much for it: export with "
+                    "`time_steps=`, if one length will do."
+                )
+            )
             raise RuntimeError(
                 f"LiteRT's {runtime} can't run the file made from model "
-                f"'{plan.model.name}'. Nothing was written. It says: {error}"
+                f"'{plan.model.name}'. Nothing was written.{advice} It says: {error}"
             ) from error
 
     runs = {runtime: run(runtime) for runtime in plan.runtimes}

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 
 from keras_sparse_rnn._backend import sublayers
-from keras_sparse_rnn.export.lowering import dense, tiered
+from keras_sparse_rnn.export.lowering import dense, table
 from keras_sparse_rnn.export.lowering.cells import can_lower
 from keras_sparse_rnn.export.lowering.choice import LoweringError
 from keras_sparse_rnn.export.lowering.layer import LoweredRNN, MergedSteps, Settings
@@ -29,8 +29,8 @@ class Replacer:
         """
         if can_lower(layer):
             return LoweredRNN(layer, self.settings)
-        if tiered.can_lower(layer):
-            return tiered.LoweredTiered(layer, self.settings)
+        if table.can_lower(layer):
+            return table.LoweredTable(layer, self.settings)
         inner = layer.layer if type(layer) is keras.layers.TimeDistributed else layer
         if dense.can_lower(inner):
             return dense.LoweredDense(inner, layer.name)

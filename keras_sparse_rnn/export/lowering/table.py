@@ -1,4 +1,4 @@
-"""A tiered table in a file: one constant for each block, for both directions."""
+"""A table of both directions in a file: its constants are there once."""
 
 from typing import Any
 
@@ -10,30 +10,42 @@ from keras_sparse_rnn.export.lowering.layer import Settings
 from keras_sparse_rnn.layers import TieredEmbedding
 
 
-class LoweredTiered(keras.layers.Layer):
-    """A `TieredEmbedding` whose blocks are in the file once.
+class LoweredTable(keras.layers.Layer):
+    """A `TieredEmbedding` or `ReversibleEmbedding` whose blocks are in the file once.
 
-    The layer itself puts the rows of several blocks together before it multiplies with
+    A tiered table puts the rows of several blocks together before it multiplies with
     them; of constants the converter would do that beforehand, and store all of them
-    twice. Here each block is multiplied by itself, and the results are added.
+    twice. Here each block is multiplied by itself, and the results are added. Keras's
+    own table is one block; its product has a shape that the file would compute, which
+    CompiledModel does not allow for outputs.
 
     Args:
         layer: The built layer to take the weights of. It is not changed.
         settings: Those of the file.
     """
 
-    def __init__(self, layer: TieredEmbedding, settings: Settings):
+    def __init__(
+        self,
+        layer: TieredEmbedding | keras.layers.ReversibleEmbedding,
+        settings: Settings,
+    ):
         super().__init__(name=layer.name, dtype="float32")
         self.settings = settings
         self.input_dim, self.output_dim = layer.input_dim, layer.output_dim
         self.mask_zero = layer.mask_zero
         self.logit_soft_cap = layer.logit_soft_cap
-        self.embeddings = [_array(table) for table in layer.tables]
-        self.reversed = [_array(table) for table in layer.reverse_tables]
-        self.projection = None
-        if layer.projection_kernel is not None:
-            self.projection = _array(layer.projection_kernel)
-        self.bias = None if layer.bias is None else _array(layer.bias)
+        self.projection = self.bias = None
+        if isinstance(layer, TieredEmbedding):
+            self.embeddings = [_array(table) for table in layer.tables]
+            self.reversed = [_array(table) for table in layer.reverse_tables]
+            if layer.projection_kernel is not None:
+                self.projection = _array(layer.projection_kernel)
+            if layer.bias is not None:
+                self.bias = _array(layer.bias)
+        else:
+            self.embeddings = [_array(layer.embeddings)]
+            tied = layer.tie_weights
+            self.reversed = [] if tied else [_array(layer.reverse_embeddings)]
         self.supports_masking = True
         self.autocast = False
         self.built = True
@@ -122,9 +134,11 @@ class LoweredTiered(keras.layers.Layer):
 
 
 def can_lower(layer: Any) -> bool:
-    """Whether a layer is a tiered table; a subclass may compute anything."""
+    """Whether a layer is such a table; a subclass may compute anything."""
+    if type(layer) is keras.layers.ReversibleEmbedding:
+        return layer.quantization_mode is None
     return type(layer) is TieredEmbedding
 
 
 def _array(variable: Any) -> Any:
-    return variable.numpy().astype("float32")
+    return keras.ops.convert_to_numpy(variable).astype("float32")
