@@ -4,8 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Two workers where there are two cores: every worker holds its own TensorFlow.
-WORKERS ?= 2
+# Three workers on two cores: they often wait for a converter's process.
+WORKERS ?= 3
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .PHONY: demo test lint fuzz bench bench-pruning clean
@@ -38,6 +38,7 @@ fuzz: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/grouped_rnn.py
 	$(BIN)/python benchmarks/lowering.py
+	$(BIN)/python benchmarks/tiered_embedding.py
 
 # Hours, three seeds: DATA=… is a folder with the Penn Treebank; goes on where it was.
 bench-pruning: $(READY)

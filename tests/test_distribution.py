@@ -188,11 +188,13 @@ def two_replicas():
     return last_line(printed_by(SCRIPTS / "two_replicas.py", backend="tensorflow"))
 
 
+@pytest.mark.long
 def test_two_replicas_learn_what_one_device_does(two_replicas):
     assert two_replicas["replicas"] == 2
     assert_same_training(two_replicas["many"], two_replicas["one"])
 
 
+@pytest.mark.long
 def test_two_replicas_prune_what_one_device_does(two_replicas):
     one, many = two_replicas["one pruned"], two_replicas["many pruned"]
     np.testing.assert_allclose(many["losses"], one["losses"], rtol=1e-6)

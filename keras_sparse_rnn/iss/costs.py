@@ -200,8 +200,9 @@ def _once(layer: Any, variable: Any, call: Call) -> int:
         return size if quantized and name != "lora_embeddings_a" else 0
     if isinstance(layer, TieredEmbedding):
         table = "embeddings" if layer.tie_weights else "reverse_embeddings"
-        reads = call.argument("reverse", 1, False) and name.startswith(table)
-        return size if reads else 0
+        loss = call.argument("targets", 2) is not None
+        upward = loss or call.argument("reverse", 1, False)
+        return size if upward and name.startswith(table) else 0
     if isinstance(layer, keras.layers.Embedding):
         if not isinstance(layer, _REVERSIBLE) or not call.argument("reverse", 1, False):
             return 0

@@ -327,6 +327,11 @@ class _TieredEmbedding(Rule):
         if layer.projection:
             tracer.fix(flow, f"'{layer.name}' projects them")
             return call.outputs()
+        if call.argument("targets", 2) is not None:
+            self._read(layer, flow.axis(), tracer)
+            for other in call.others:
+                tracer.fix(other, f"'{layer.name}' makes a loss of them")
+            return call.outputs()
         if call.argument("reverse", 1, False):
             self._read(layer, flow.axis(), tracer)
             axes = flow.never_zero().axes
