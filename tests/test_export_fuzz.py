@@ -208,12 +208,8 @@ class Builder:
         return reader(x, initial_state=states)
 
     def nested(self, x):
-        masked, self.masked = self.masked, False
         start = keras.Input((None, x.shape[-1]), batch_size=x.shape[0])
-        inner = keras.Model(start, self.recurrent()(start))
-        # A Functional model passes no mask on to its layers.
-        self.masked = masked
-        return inner(x)
+        return keras.Model(start, self.recurrent()(start))(x)
 
     def start(self):
         length = self.choice(None, self.length)
