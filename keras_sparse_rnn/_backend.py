@@ -4,9 +4,9 @@ Keras has no public time loop, no public cuDNN call and no public class of cells
 dropout, and the layers of this package need all three; it also has no public way to
 tell a symbolic call from a real one, to learn what a model was compiled with other than
 in serialized form, which loses a user's own functions, which weights its optimizer does
-not decay, or of which `Input` a symbol is. Everything else uses
-Keras's public API. `tests/test_backend.py` checks all that is relied on here against
-the installed Keras.
+not decay, of which `Input` a symbol is, or whether a vocabulary was learned. Everything
+else uses Keras's public API. `tests/test_backend.py` checks all that is relied on here
+against the installed Keras.
 """
 
 from collections.abc import Iterable
@@ -33,6 +33,7 @@ __all__ = [
     "shown_steps",
     "sublayers",
     "time_loop",
+    "was_handed_vocabulary",
 ]
 
 
@@ -178,6 +179,11 @@ def sublayers(layer: Any) -> list[Any]:
 def set_mask(tensor: Any, mask: Any) -> None:
     """Says which steps of a tensor count, as `compute_mask` does for a whole layer."""
     backend.set_keras_mask(tensor, mask)
+
+
+def was_handed_vocabulary(lookup: Any) -> bool:
+    """Whether a preprocessing layer was made with a vocabulary, not to learn one."""
+    return getattr(lookup, "_lookup_layer", lookup)._has_input_vocabulary
 
 
 def origin(symbol: Any) -> Any:

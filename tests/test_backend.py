@@ -245,3 +245,12 @@ def test_the_input_of_a_symbol_is_known():
     assert _backend.origin(start).optional
     dense = keras.layers.Dense(1)
     assert _backend.origin(dense(start)) is dense
+
+
+def test_whether_a_vocabulary_was_learned_is_known():
+    learned, given = keras.layers.StringLookup(), keras.layers.TextVectorization()
+    learned.adapt(["a"])
+    assert not _backend.was_handed_vocabulary(learned)
+    assert not _backend.was_handed_vocabulary(given)
+    given = keras.layers.TextVectorization(vocabulary=["a"])
+    assert _backend.was_handed_vocabulary(given)

@@ -68,6 +68,38 @@ def test_no_turn_that_was_tried_is_better(seed):
     assert lost(found) <= lost(vectors.T[::-1]) + 1e-9
 
 
+def test_of_several_hills_a_high_one_is_found():
+    # The rare words have their strength where the frequent ones have none.
+    rng = np.random.default_rng(0)
+    scale = 0.7 ** np.arange(12)
+    table = rng.standard_normal((400, 12)) * scale
+    table[100:] = rng.standard_normal((300, 12)) * scale[::-1]
+    lengths, weights = [(20, 8), (80, 4), (300, 2)], np.ones(400)
+    limits = np.repeat([w for _, w in lengths], [n for n, _ in lengths])
+    short = np.arange(12) >= limits[:, None]
+
+    def lost(turn):
+        return np.square((table @ turn.T) * short).sum()
+
+    found = lost(compress.best_turn(table, lengths, weights))
+    values = table.astype("float64")
+    sums = [values[:n].T @ values[:n] for n in (20, 100, 400)]
+    for _ in range(30):
+        # The same ascent, in other words, from anywhere.
+        turn, _ = np.linalg.qr(rng.standard_normal((12, 12)))
+        for _ in range(500):
+            forms = [sums[2]] * 2 + [sums[1]] * 2 + [sums[0]] * 4 + [0 * sums[0]] * 4
+            pulled = np.stack([f @ row for f, row in zip(forms, turn, strict=True)])
+            left, _, right = np.linalg.svd(pulled)
+            turn = left @ right
+        assert found <= 1.005 * lost(turn)
+
+
+def test_tiers_and_blocks_are_too_much():
+    with pytest.raises(ValueError, match="blocks=3"):
+        compress_embedding(trained(), COUNTS, tiers=[(SIZE, 3)], blocks=3)
+
+
 def test_a_share_of_the_weights_is_kept_and_most_of_the_table():
     embedding = trained(mask_zero=True)
     small = compress_embedding(embedding, COUNTS, density=0.6, reserved=1)

@@ -77,6 +77,34 @@ def test_a_table_is_in_the_file_once(tmp_path, quantize, kind, bytes_each):
     assert report.max_share < {None: 1e-5, "float16": 0.01, "dynamic": 0.1}[quantize]
 
 
+def test_short_rows_of_an_untied_table_have_no_scales_of_their_own(tmp_path):
+    path = tmp_path / "model.tflite"
+    report = export_tflite(model_of(tie_weights=False), path, quantize="dynamic")
+    weights = 2 * WEIGHTS + 8 * WIDTH**2
+    # They would be as long again as the weights.
+    assert weights <= path.stat().st_size < 2 * weights
+    assert any("has short rows" in note for note in report.notes)
+
+
+def test_one_direction_alone_keeps_a_scale_a_row(tmp_path):
+    words = keras.Input((None,), dtype="int32")
+    table = TieredEmbedding(WORDS, WIDTH, tiers=TIERS)
+    hidden = layers.LSTM(WIDTH, return_sequences=True)(
+        layers.Embedding(WORDS, WIDTH)(words)
+    )
+    model = keras.Model(words, table(hidden, reverse=True))
+    report = export_tflite(model, tmp_path / "model.tflite", quantize="dynamic")
+    assert not any("one scale" in note for note in report.notes)
+
+
+def test_a_model_that_ends_in_its_loss_is_refused(tmp_path):
+    words = keras.Input((4,), dtype="int32")
+    table = TieredEmbedding(WORDS, WIDTH, tiers=TIERS, name="words")
+    loss = table(layers.LSTM(WIDTH, return_sequences=True)(table(words)), targets=words)
+    with pytest.raises(ValueError, match=r"'words' makes a loss.*reverse=True"):
+        export_tflite(keras.Model(words, loss), tmp_path / "model.tflite")
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_table_of_keras_itself_has_both_directions(tmp_path, tied):
     words = keras.Input((None,), dtype="int32", name="ids")

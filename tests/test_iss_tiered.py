@@ -114,6 +114,21 @@ def test_features_that_no_word_has_stay():
     np.testing.assert_allclose(array(small(IDS)), array(model(IDS)), atol=1e-5)
 
 
+@pytest.mark.parametrize("tie_weights", [True, False])
+def test_states_that_no_word_reads_stay(tie_weights):
+    start = keras.Input((TIME,), dtype="int32")
+    words = TieredEmbedding(
+        WORDS, 8, tiers=[(4, 6), (6, 2)], tie_weights=tie_weights, name="words"
+    )
+    hidden = layers.LSTM(8, return_sequences=True, name="lstm")(words(start))
+    model = keras.Model(start, words(hidden, reverse=True))
+    kill(model, [0, 7])
+    small = shrink(model)
+    assert small.get_layer("words").output_dim == 7
+    assert small.get_layer("lstm").units == 7
+    np.testing.assert_allclose(array(small(IDS)), array(model(IDS)), atol=1e-5)
+
+
 def test_projected_tables_are_left_alone():
     model = tied(projection=True)
     found = trace(model)
@@ -125,3 +140,6 @@ def test_multiply_adds_of_logits_are_those_that_are_stored():
     cost = report(tied()).before
     stored = 3 * 6 + 2 * 5 + 5 * 2
     assert cost.multiply_adds == 2 * 24 * WIDTH + stored
+    projected = report(tied(projection=True)).before
+    # Once for the words, once for the logits.
+    assert projected.multiply_adds == cost.multiply_adds + 2 * WIDTH * WIDTH

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers, ops
 
-from keras_sparse_rnn import TieredEmbedding
+from keras_sparse_rnn import TieredEmbedding, to_dense
 
 TIERS = [(2, 6), (3, 4), (5, 1)]
 KINDS = {
@@ -341,6 +341,8 @@ def test_states_of_another_width_are_refused():
     layer = TieredEmbedding(10, 6, tiers=TIERS, name="words")
     with pytest.raises(ValueError, match=r"'words' turns states of 6 features.*5"):
         layer(keras.Input((3, 5)), reverse=True)
+    with pytest.raises(ValueError, match=r"'words' turns states of 6 features.*5"):
+        layer(np.zeros((2, 3, 5), "float32"), reverse=True)
 
 
 def test_quantize_and_lora_are_refused():
@@ -355,7 +357,7 @@ def test_quantize_and_lora_are_refused():
 
 
 @pytest.mark.parametrize(
-    "initializer", ["glorot_uniform", "he_normal", "lecun_uniform"]
+    "initializer", ["glorot_uniform", "he_normal", "lecun_uniform", "orthogonal"]
 )
 def test_vectors_start_as_large_as_in_a_dense_table(initializer):
     ours = TieredEmbedding(
@@ -383,6 +385,8 @@ def test_weights_are_a_table_to_start_with():
     wrong[9, 3] = 1
     with pytest.raises(ValueError, match=r"1 of 6 weights of id 9.*1 that.*\[9, 3\]"):
         TieredEmbedding(10, 6, tiers=TIERS, weights=wrong)
+    with pytest.raises(ValueError, match="a list of 2"):
+        TieredEmbedding(10, 6, tiers=TIERS, tie_weights=False, weights=[table, table.T])
     with pytest.raises(ValueError, match=r"table of shape \(10, 6\).*\(6, 10\)"):
         TieredEmbedding(10, 6, tiers=TIERS, weights=table.T)
 
@@ -417,8 +421,55 @@ def test_from_a_vocabulary():
     given = layers.StringLookup(vocabulary=["rose", "a"], name="given")
     with pytest.raises(ValueError, match=r"'given' was handed to it.*check_order"):
         TieredEmbedding.from_vocabulary(given, 8, density=0.5)
+    one = layers.StringLookup(num_oov_indices=0)
+    one.adapt(["rose"])
+    assert TieredEmbedding.from_vocabulary(one, 8, density=0.5).input_dim == 1
+    counting = layers.TextVectorization(output_mode="count")
+    counting.adapt(words)
+    with pytest.raises(ValueError, match="makes 'count' vectors"):
+        TieredEmbedding.from_vocabulary(counting, 8, density=0.5)
+    with pytest.raises(ValueError, match="makes words"):
+        TieredEmbedding.from_vocabulary(
+            layers.StringLookup(invert=True, vocabulary=["a"]), 8, density=0.5
+        )
     with pytest.raises(ValueError, match="must be a TextVectorization"):
         TieredEmbedding.from_vocabulary(["rose"], 8, density=0.5)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's")
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_in_a_graph_negative_ids_count_from_the_end(jit_compile):
+    import tensorflow as tf
+
+    layer = TieredEmbedding(20, 8, density=0.5)
+    stock = to_dense(layer_built(layer))
+    ids = tf.constant([-1, -15, -20, 3])
+    call = tf.function(lambda one, x: one(x), jit_compile=jit_compile)
+    np.testing.assert_allclose(call(layer, ids), call(stock, ids))
+
+
+def layer_built(layer):
+    layer.build()
+    return layer
+
+
+def test_one_tier_has_the_attributes_of_the_stock_layer():
+    layer = layer_built(TieredEmbedding(5, 4, 1, 1, tie_weights=False))
+    assert layer.embeddings is layer.weights[0]
+    assert layer.reverse_embeddings is layer.weights[1]
+    with pytest.raises(AttributeError, match="2 variables for 'embeddings'"):
+        _ = layer_built(TieredEmbedding(5, 4, tiers=[(1, 4), (4, 2)])).embeddings
+
+
+def test_a_projection_is_as_long_as_the_longest_vectors():
+    layer = TieredEmbedding(9, 6, tiers=[(4, 4), (5, 2)], projection=True)
+    layer_built(layer)
+    assert layer.projection_kernel.shape == (4, 6)
+    dense, ids = to_dense(layer), np.arange(9)
+    np.testing.assert_allclose(array(layer(ids)), array(dense(ids)), atol=1e-6)
+    states = np.random.default_rng(0).standard_normal((3, 6)).astype("float32")
+    ours, theirs = layer(states, reverse=True), dense(states, reverse=True)
+    np.testing.assert_allclose(array(ours), array(theirs), atol=1e-6)
 
 
 # Dropout.

@@ -169,6 +169,34 @@ def test_counts_use_the_whole_budget_where_the_steps_allow():
 
 
 @pytest.mark.parametrize(
+    "counts",
+    [
+        1 / np.arange(1, 101) / 5.19,
+        [5, 3] + [0] * 98,
+        [0] * 100,
+        np.arange(100, 0, -1, "uint8"),
+        np.arange(100) < 7,
+    ],
+    ids=["shares", "zeros", "nothing", "unsigned", "seen or not"],
+)
+@pytest.mark.parametrize("density", [0.5, 1.0])
+def test_counts_of_any_kind_use_what_the_steps_allow(counts, density):
+    found = tiers.tiers_from_counts(counts, 8, density)
+    used = sum(size * width for size, width in found)
+    # Words of one count have one length, so up to a step may be left.
+    assert 0.98 * density - 1 / 8 < used / 800 <= density
+
+
+@pytest.mark.parametrize(("words", "width"), [(43_815, 20), (20_000, 100)])
+def test_a_tenth_of_the_weights_is_not_a_tenth_of_each_vector(words, width):
+    counts = 1e6 / np.arange(1, words + 1)
+    found = tiers.tiers_from_counts(counts, width, 0.1)
+    assert len(found) > 3
+    blocks = tiers.blocks_from_density(words, width, 0.1)
+    assert len(blocks) > 3
+
+
+@pytest.mark.parametrize(
     ("arguments", "match"),
     [
         ({"density": 0.0}, "density=0.0"),
@@ -189,6 +217,7 @@ def test_counts_use_the_whole_budget_where_the_steps_allow():
         ({"tiers": [(10, 9)]}, "exceed `output_dim`"),
         ({"tiers": [(10, 0)]}, "positive"),
         ({"tiers": [(10, 8, 1)]}, "pair"),
+        ({"tiers": [5, 5]}, "pair"),
         ({"tiers": []}, "Received"),
         ({"word_dropout": 1.0, "density": 1}, "word_dropout=1.0"),
         ({"dropout": -0.1, "density": 1}, "dropout=-0.1"),
@@ -212,6 +241,8 @@ def test_impossible_lengths_are_named(arguments, match):
         ([-1] * 10, {"density": 0.5}, "non-negative"),
         ([[1, 1]], {"density": 0.5}, r"shape \(1, 2\)"),
         ([3, 2], {"density": 0.5, "reserved": 2}, "2 of them reserved"),
+        ([3, 2], {"density": 0.5, "reserved": -1}, "-1 of them reserved"),
+        ([3, float("nan")], {"density": 0.5}, "non-negative"),
         ([1] * 10, {"density": 0.05}, "Raise `density`"),
         ([1] * 10, {}, "density=None, max_parameters=None"),
         ([1] * 10, {"density": 0.5, "max_parameters": 9}, "density=0.5, max_param"),

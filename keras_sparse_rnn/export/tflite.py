@@ -272,11 +272,12 @@ def export_tflite(
             measured = evaluation.measure(
                 metric, data, reference, temporary, served, streaming, timed
             )
-    if quantize in ("dynamic", "int8") and settings.shared:
-        notes.append(
-            f"the table of {', '.join(settings.shared)} is looked up and multiplied "
-            "with; for it to be in the file once, int8 weights have one scale a matrix"
-        )
+    if quantize == "dynamic":
+        notes += [
+            f"'{name}' {why}; so int8 weights of this file have one scale a matrix, "
+            "not one a row"
+            for name, why in settings.one_scale.items()
+        ]
     inputs, outputs = flatfile.signature(content)
     return ExportReport(
         path=Path(path),
@@ -542,7 +543,7 @@ def _convert(
                 [variable.value for variable in graph.variables],
                 settings.quantize,
                 _calls(served, samples, settings.streaming, timed),
-                one_scale=bool(settings.shared),
+                one_scale=settings.quantize == "dynamic" and bool(settings.one_scale),
             )
     except Crash as error:
         raise RuntimeError(

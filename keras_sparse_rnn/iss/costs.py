@@ -199,6 +199,8 @@ def _once(layer: Any, variable: Any, call: Call) -> int:
         # Else they are added to the kernel, which is then multiplied as one.
         return size if quantized and name != "lora_embeddings_a" else 0
     if isinstance(layer, TieredEmbedding):
+        if name == "projection":
+            return size
         table = "embeddings" if layer.tie_weights else "reverse_embeddings"
         loss = call.argument("targets", 2) is not None
         upward = loss or call.argument("reverse", 1, False)

@@ -11,7 +11,9 @@ from keras_sparse_rnn.layers import tiers as geometry
 from keras_sparse_rnn.layers.segments import positive
 from keras_sparse_rnn.layers.tiered_embedding import TieredEmbedding
 
-_STEPS = 200
+# Of one start, and of each before the best is chosen.
+_STEPS, _FIRST_STEPS = 2000, 20
+_STARTS = 6
 
 
 def compress_embedding(
@@ -26,11 +28,11 @@ def compress_embedding(
     """The nearest tiered layer of a trained embedding, at a size of your choice.
 
     Vectors are turned so that what frequent and rare words have in common lies in the
-    features that all of them keep, and `projection=True` turns them back. Of all
-    turns it looks for the one with the least error: the sum over all words of their
-    count times the squared distance between the old vector and the new one. The
-    layer takes the place of the old one in its model, tied or not, and is to be
-    fine-tuned there.
+    features that all of them keep, and `projection=True` turns them back. The error
+    is the sum over all words of their count times the squared distance between the old
+    vector and the new one; turns are improved from several starts until nothing is
+    gained. With a single tier that is the least error there is. The layer takes the
+    place of the old one in its model, tied or not, and is to be fine-tuned there.
 
     Args:
         embedding: A built `keras.layers.Embedding`, or a `ReversibleEmbedding` with
@@ -39,7 +41,7 @@ def compress_embedding(
         density: Share of the weights to keep, those of the projection included.
         max_parameters: Or how many weights to keep at most.
         tiers: Or pairs `(size, width)`, as for `TieredEmbedding`.
-        blocks: Number of different lengths, 10 by default.
+        blocks: Number of different lengths, 10 by default, more below a density of 0.2.
         reserved: How many ids at the beginning are no words, as for
             `TieredEmbedding.from_counts`.
 
@@ -70,14 +72,18 @@ def compress_embedding(
             "Give the size in one way: `density`, `max_parameters` or `tiers`. "
             f"Received: {given}."
         )
+    if tiers is not None and blocks is not None:
+        raise ValueError(
+            "Explicit `tiers` leave nothing to choose: pass no `blocks` with them. "
+            f"Received: blocks={blocks}."
+        )
     if tiers is None:
         if density is not None:
             geometry.check_density(density)
             budget = int(density * table.size)
         else:
             budget = positive("max_parameters", max_parameters)
-        left = budget - output_dim * output_dim
-        if left <= 0:
+        if budget <= output_dim * output_dim:
             raise ValueError(
                 f"The projection of {output_dim} features alone has "
                 f"{output_dim * output_dim:,} weights, and only {budget:,} are to be "
@@ -85,11 +91,9 @@ def compress_embedding(
             )
         ranks = seen.copy()
         ranks[:reserved] = seen.max()
-        tiers = geometry.tiers_from_counts(
-            ranks, output_dim, min(1.0, left / table.size), blocks
-        )
+        tiers = _affordable(ranks, output_dim, budget, blocks)
+    geometry.blocks_from_tiers(tiers, input_dim, output_dim)
     lengths = [(int(size), int(width)) for size, width in tiers]
-    geometry.blocks_from_tiers(lengths, input_dim, output_dim)
     # Words that were never seen count a little.
     weights = np.maximum(seen, 0.5)
     turn = best_turn(table, lengths, weights)
@@ -108,10 +112,25 @@ def compress_embedding(
     )
     layer.build()
     turned = geometry.cut((table @ turn.T).astype("float32"), lengths)
+    turn = turn[: lengths[0][1]]
     for variable, value in zip(layer.tables, turned, strict=True):
         variable.assign(value)
     layer.projection_kernel.assign(turn)
     return layer
+
+
+def _affordable(
+    counts: np.ndarray, output_dim: int, budget: int, blocks: int | None
+) -> list[geometry.Tier]:
+    """Tiers that leave room for the projection, which is as long as the longest."""
+
+    def beside(longest: int) -> list[geometry.Tier]:
+        share = (budget - longest * output_dim) / (counts.size * output_dim)
+        return geometry.tiers_from_counts(counts, output_dim, min(1.0, share), blocks)
+
+    tiers = beside(output_dim)
+    more = beside(tiers[0][1])
+    return more if more[0][1] <= tiers[0][1] else tiers
 
 
 def best_turn(
@@ -121,8 +140,9 @@ def best_turn(
 
     What is kept is a sum over directions, each of a quadratic form: the weighted
     squares of those words that are wide enough to have it. No step of the iteration
-    makes it smaller; where all words are as wide it begins at the optimum, which is
-    that of a principal component analysis.
+    makes it smaller, but it may end at a hill that is not the highest, so it begins at
+    several: at the principal components, which are the best there is where all words
+    are as wide; at those of each tier in turn, from the rarest; and at random.
 
     Args:
         table: `(input_dim, output_dim)`.
@@ -135,27 +155,53 @@ def best_turn(
     values = table.astype("float64") * np.sqrt(weights)[:, None]
     edges = np.cumsum([0, *(size for size, _ in tiers)])
     forms = [values[a:b].T @ values[a:b] for a, b in itertools.pairwise(edges)]
+    sums = np.cumsum(forms, axis=0)
     output_dim = table.shape[1]
-    # The form of each direction: of all tiers that have it.
+    # How many tiers have each direction: the frequent words are in all of them.
     form = np.zeros((output_dim,), int)
     for _, width in tiers:
         form[:width] += 1
-    sums = np.cumsum(forms, axis=0)
-    _, directions = np.linalg.eigh(sums[-1])
-    turn = directions.T[::-1].copy()
-    kept = -np.inf
-    for _ in range(_STEPS):
-        pulled = np.zeros_like(turn)
-        for count in np.unique(form[form > 0]):
-            rows = form == count
-            pulled[rows] = turn[rows] @ sums[count - 1]
-        now = float((pulled * turn).sum())
-        if now <= kept * (1 + 1e-9):
-            break
-        kept = now
-        left, _, right = np.linalg.svd(pulled)
-        turn = left @ right
-    return turn
+
+    def improved(turn: np.ndarray, steps: int) -> tuple[float, np.ndarray]:
+        kept = -np.inf
+        for _ in range(steps):
+            pulled = np.zeros_like(turn)
+            for count in np.unique(form[form > 0]):
+                rows = form == count
+                pulled[rows] = turn[rows] @ sums[count - 1]
+            now = float((pulled * turn).sum())
+            if now <= kept * (1 + 1e-9):
+                break
+            kept = now
+            left, _, right = np.linalg.svd(pulled)
+            turn = left @ right
+        return kept, turn
+
+    random = np.random.default_rng(0)
+    starts = [_components(sums[-1]), _in_turn(sums, tiers)]
+    for _ in range(_STARTS):
+        drawn, _ = np.linalg.qr(random.standard_normal((output_dim, output_dim)))
+        starts.append(drawn)
+    tried = [improved(start, _FIRST_STEPS) for start in starts]
+    _, best = max(tried, key=lambda one: one[0])
+    return improved(best, _STEPS)[1]
+
+
+def _components(form: np.ndarray) -> np.ndarray:
+    """The directions of a quadratic form, the strongest first, in rows."""
+    return np.linalg.eigh(form)[1].T[::-1].copy()
+
+
+def _in_turn(sums: np.ndarray, tiers: Sequence[geometry.Tier]) -> np.ndarray:
+    """The best directions for the rarest words, then the best that are left."""
+    left = np.eye(sums.shape[1])
+    found: list[np.ndarray] = []
+    done = 0
+    for total, (_, width) in zip(sums[::-1], list(tiers)[::-1], strict=True):
+        ordered = _components(left @ total @ left.T) @ left
+        found.append(ordered[: width - done])
+        left, done = ordered[width - done :], width
+    return np.concatenate([*found, left])
 
 
 def dense_embedding(layer: TieredEmbedding) -> Any:
@@ -192,22 +238,24 @@ def dense_embedding(layer: TieredEmbedding) -> Any:
 
 
 def _whole(layer: TieredEmbedding) -> np.ndarray:
-    table = np.zeros((layer.input_dim, layer.output_dim), "float32")
+    kernel = layer.projection_kernel
+    width = layer.output_dim if kernel is None else kernel.shape[0]
+    table = np.zeros((layer.input_dim, width), "float32")
     begin = 0
     for variable, (rows, width) in zip(layer.tables, layer.blocks, strict=True):
         table[:rows, begin : begin + width] = _array(variable)
         begin += width
-    kernel = layer.projection_kernel
     return table if kernel is None else table @ _array(kernel)
 
 
 def _whole_reverse(layer: TieredEmbedding) -> np.ndarray:
-    kernel = np.zeros((layer.output_dim, layer.input_dim), "float32")
+    projection = layer.projection_kernel
+    height = layer.output_dim if projection is None else projection.shape[0]
+    kernel = np.zeros((height, layer.input_dim), "float32")
     begin = 0
     for variable, (size, width) in zip(layer.reverse_tables, layer.tiers, strict=True):
         kernel[:width, begin : begin + size] = _array(variable)
         begin += size
-    projection = layer.projection_kernel
     return kernel if projection is None else _array(projection).T @ kernel
 
 

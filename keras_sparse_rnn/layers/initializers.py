@@ -51,6 +51,9 @@ def of_block(
         A `keras.initializers.Initializer`, or the callable that was given.
     """
     initializer = of_part(initializer, part)
+    if isinstance(initializer, keras.initializers.Orthogonal):
+        gain = initializer.gain * (max(shape) / max(whole)) ** 0.5
+        return keras.initializers.Orthogonal(gain, initializer.seed)
     if not isinstance(initializer, keras.initializers.VarianceScaling):
         return initializer
     fans = {

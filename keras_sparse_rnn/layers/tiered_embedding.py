@@ -55,12 +55,13 @@ class TieredEmbedding(keras.layers.Layer):
         tie_weights: Whether `reverse=True` uses the table of the lookup. If not, it
             has one of its own, of the same tiers, made when the layer is built.
         reverse_bias: Whether the logits get a bias, which starts at zero.
-        projection: Whether vectors are multiplied with a square matrix, which starts
-            as the identity, and states with its transpose. With it the directions that
-            short vectors have can be any: see `compress_embedding`.
+        projection: Whether vectors are multiplied with a matrix of the longest tier's
+            width by `output_dim`, which starts as the identity, and states with its
+            transpose. With it the directions that short vectors have can be any: see
+            `compress_embedding`.
         embeddings_initializer: As in `keras.layers.Embedding`. Initializers that look
-            at the shape of a weight (`"glorot_uniform"`) see that of the dense table,
-            so vectors start as large as in one.
+            at the shape of a weight (`"glorot_uniform"`, `"orthogonal"`) see that of
+            the dense table, so vectors start as large as in one.
         embeddings_regularizer: Applied to each block.
         embeddings_constraint: Applied to each block.
         mask_zero: Whether id 0 is padding to be masked by later layers.
@@ -196,8 +197,10 @@ class TieredEmbedding(keras.layers.Layer):
             counts: How often each id occurs, by id, falling: `input_dim` of them.
             output_dim: Length of the longest vectors, and of the output.
             density: Share of the dense table's weights to keep.
-            max_parameters: Or how many weights to keep at most.
-            blocks: Number of different lengths, 10 by default.
+            max_parameters: Or how many weights the table may have. An untied table of
+                logits, a bias and a projection come on top.
+            blocks: Number of different lengths, 10 by default, more below a density
+                of 0.2.
             reserved: How many ids at the beginning are no words, such as padding and
                 unknown words. They get the longest vectors.
             **kwargs: As for the constructor.
@@ -243,9 +246,11 @@ class TieredEmbedding(keras.layers.Layer):
             **kwargs: As for the constructor.
 
         Raises:
-            ValueError: If it has no vocabulary yet, or one that was handed to it,
-                whose order nobody knows: check that one with `check_order` and pass
-                its size to the constructor.
+            ValueError: If it has no vocabulary yet, or one that was handed to its
+                constructor, whose order nobody knows: check that one with
+                `check_order` and pass its size to the constructor here. (What
+                `set_vocabulary` was given can't be told from what was learned.) Also
+                if it makes anything else than ids.
 
         Example:
 
@@ -259,21 +264,46 @@ class TieredEmbedding(keras.layers.Layer):
                 "`lookup` must be a TextVectorization, StringLookup or IntegerLookup "
                 f"layer. Received: {lookup!r}."
             )
-        given = lookup.get_config().get("vocabulary")
+        config = lookup.get_config()
+        mode = config.get("output_mode", "int")
+        if mode != "int" or config.get("invert"):
+            made = "words" if config.get("invert") else f"'{mode}' vectors"
+            raise ValueError(
+                f"'{lookup.name}' makes {made}, and an embedding takes ids: give it "
+                "`output_mode='int'`."
+            )
         size = lookup.vocabulary_size()
-        if given is not None and len(given):
+        if _backend.was_handed_vocabulary(lookup):
             raise ValueError(
                 f"The vocabulary of '{lookup.name}' was handed to it, and may be in "
                 "any order. Look at it with `check_order(counts)`, with the counts of "
                 f"your training data, and make the layer as `TieredEmbedding({size}, "
                 f"{output_dim}, …)`."
             )
-        if not getattr(lookup, "is_adapted", True) or size <= 2:
+        if not lookup.get_vocabulary(include_special_tokens=False):
             raise ValueError(
                 f"'{lookup.name}' has no vocabulary yet. Call its `adapt` on the "
                 "training data first."
             )
         return cls(size, output_dim, *args, **kwargs)
+
+    @property
+    def embeddings(self) -> Any:
+        """The table of the stock layers, if it is one: if there is a single tier."""
+        return self._only(self.tables, "embeddings")
+
+    @property
+    def reverse_embeddings(self) -> Any:
+        """As `embeddings`, of the untied table of logits."""
+        return self._only(self.reverse_tables, "reverse_embeddings")
+
+    def _only(self, tables: list[Any], name: str) -> Any:
+        if len(tables) == 1:
+            return tables[0]
+        raise AttributeError(
+            f"Layer '{self.name}' has {len(tables)} variables for '{name}', not one. "
+            "`dense_embedding` makes the stock layer of a tiered one."
+        )
 
     @property
     def tiers(self) -> list[geometry.Tier]:
@@ -316,7 +346,7 @@ class TieredEmbedding(keras.layers.Layer):
         self.projection_kernel = None
         if self.projection:
             self.projection_kernel = self.add_weight(
-                shape=(self.output_dim, self.output_dim),
+                shape=(self.tiers[0][1], self.output_dim),
                 initializer="identity",
                 name="projection",
             )
@@ -359,9 +389,10 @@ class TieredEmbedding(keras.layers.Layer):
                 # Every id has a row; one that is out of range must not be clipped.
                 part = ops.cast(ops.take(table, inputs, axis=0), self.compute_dtype)
             else:
-                part = ops.take(table, ops.minimum(inputs, rows - 1), axis=0)
-                # In a graph Keras counts a negative id from the end: a rare word.
-                stored = ops.logical_and(inputs >= 0, inputs < rows)
+                # In a graph Keras counts a negative id from the end.
+                own = ops.where(inputs < 0, inputs + self.input_dim, inputs)
+                part = ops.take(table, ops.clip(own, 0, rows - 1), axis=0)
+                stored = ops.logical_and(own >= 0, own < rows)
                 stored = ops.expand_dims(stored, -1)
                 part = ops.multiply(
                     ops.cast(part, self.compute_dtype),
@@ -369,7 +400,7 @@ class TieredEmbedding(keras.layers.Layer):
                 )
             parts.append(part)
         missing = self.output_dim - sum(width for _, width in self.blocks)
-        if missing:
+        if missing and self.projection_kernel is None:
             shape = (*ops.shape(inputs), missing)
             parts.append(ops.zeros(shape, dtype=self.compute_dtype))
         vectors = parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
@@ -399,7 +430,16 @@ class TieredEmbedding(keras.layers.Layer):
             )
         return vectors
 
+    def _check_width(self, states: Any) -> None:
+        if states.shape[-1] != self.output_dim:
+            raise ValueError(
+                f"Layer '{self.name}' turns states of {self.output_dim} features into "
+                f"logits. Received: states of shape {tuple(states.shape)}. Make the "
+                "last layer before it as wide, for example with a Dense."
+            )
+
     def _logits(self, states: Any) -> Any:
+        self._check_width(states)
         dtype = self.reverse_dtype or self.compute_dtype
         states = ops.cast(states, dtype)
         shape = ops.shape(states)
@@ -423,6 +463,7 @@ class TieredEmbedding(keras.layers.Layer):
     def _loss(
         self, states: Any, targets: Any, sample_weight: Any, training: Any, mask: Any
     ) -> Any:
+        self._check_width(states)
         targets = ops.cast(targets, "int32")
         self._check_range(targets)
         weights = ops.ones_like(targets, dtype="float32")
@@ -510,12 +551,8 @@ class TieredEmbedding(keras.layers.Layer):
     ) -> Any:
         """What a call returns, without computing it."""
         upward = reverse or targets is not None
-        if upward and inputs.shape[-1] != self.output_dim:
-            raise ValueError(
-                f"Layer '{self.name}' turns states of {self.output_dim} features into "
-                f"logits. Received: states of shape {tuple(inputs.shape)}. Make the "
-                "last layer before it as wide, for example with a Dense."
-            )
+        if upward:
+            self._check_width(inputs)
         if targets is not None and len(targets.shape) != len(inputs.shape) - 1:
             raise ValueError(
                 f"Layer '{self.name}' takes one target for each state. Received: "
@@ -609,7 +646,15 @@ def _cut(
     table: Any, tiers: Sequence[geometry.Tier], output_dim: int, name: str
 ) -> list[np.ndarray]:
     """The blocks of a dense table, which must be zero everywhere else."""
-    found = np.asarray(table[0] if isinstance(table, (list, tuple)) else table)
+    if isinstance(table, (list, tuple)) and np.ndim(table[0]) == 2:
+        if len(table) > 1:
+            raise ValueError(
+                f"`weights` of layer '{name}' is the table of the lookup, and no more. "
+                f"Received: a list of {len(table)}. Give the others with `set_weights` "
+                "once the layer is built."
+            )
+        (table,) = table
+    found = ops.convert_to_numpy(ops.cast(ops.convert_to_tensor(table), "float32"))
     shape = (sum(size for size, _ in tiers), output_dim)
     if found.shape != shape:
         raise ValueError(

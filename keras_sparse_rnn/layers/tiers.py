@@ -13,6 +13,7 @@ most frequent word, as in Keras's own vocabularies.
 
 import itertools
 import math
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,12 +46,20 @@ def reduction_factor(density: float, blocks: int) -> float:
 
 def check_density(density: float) -> None:
     """Sees that a share of a dense table's weights is one."""
-    number = isinstance(density, (int, float)) and not isinstance(density, bool)
+    number = isinstance(density, numbers.Real) and not isinstance(density, bool)
     if not number or not 0 < density <= 1:
         raise ValueError(
             "`density` must be a number in (0, 1], the share of a dense table's "
             f"weights to keep. Received: density={density!r}."
         )
+
+
+def default_blocks(density: float) -> int:
+    """In how many steps lengths fall, if nobody says it.
+
+    The shortest vectors take at most half of the weights, or all would be as short.
+    """
+    return max(_DEFAULT_BLOCKS, math.ceil(2 / density))
 
 
 def blocks_from_density(
@@ -63,14 +72,14 @@ def blocks_from_density(
         output_dim: Length of the longest vectors.
         density: Share of the dense table's weights to keep, in `[1/blocks, 1]`.
         blocks: Number of blocks, at most `output_dim` counts; 10 by default, more
-            where the density needs more.
+            below a density of 0.2.
 
     Returns:
         `(rows, width)` for each block that holds anything.
     """
     check_density(density)
     if blocks is None:
-        blocks = max(_DEFAULT_BLOCKS, math.ceil(1 / density)) if density < 1 else 1
+        blocks = default_blocks(density) if density < 1 else 1
     blocks = min(positive("blocks", blocks), output_dim)
     if density * blocks < 1 - 1e-9 or (blocks == 1 and density != 1):
         raise ValueError(
@@ -118,7 +127,7 @@ def blocks_from_tiers(
     Returns:
         `(rows, width)` for each block.
     """
-    pairs = [tuple(tier) for tier in tiers]
+    pairs: list[Any] = [tuple(one) if np.ndim(one) else (one,) for one in tiers]
     for pair in pairs:
         if len(pair) != 2:
             raise ValueError(
@@ -248,12 +257,13 @@ def check_order(counts: Any, reserved: int = 0) -> None:
     >>> check_order([0, 12, 90, 41, 7], reserved=2)
     """
     seen = np.asarray(counts)
-    if seen.ndim != 1 or seen.size <= reserved or seen.min() < 0:
+    if seen.ndim != 1 or not 0 <= reserved < seen.size or not np.all(seen >= 0):
         raise ValueError(
             "`counts` must hold one non-negative number for each id. "
             f"Received: an array of shape {seen.shape}, {reserved} of them reserved."
         )
-    rising = np.flatnonzero(np.diff(seen[reserved:]) > 0) + reserved
+    # Not by differences: those of unsigned numbers are never negative.
+    rising = np.flatnonzero(seen[reserved + 1 :] > seen[reserved:-1]) + reserved
     if rising.size:
         first = int(rising[0])
         order = frequency_order(seen, reserved)
@@ -305,15 +315,17 @@ def tiers_from_counts(
         counts: Occurrences of each id, from frequent to rare.
         output_dim: Length of the longest vectors.
         density: Share of the dense table's weights to keep.
-        blocks: Number of different lengths, 10 by default.
+        blocks: Number of different lengths, 10 by default, more below a density of
+            0.2.
 
     Returns:
-        `(size, width)` from the most frequent words to the rarest.
+        `(size, width)` from the most frequent words to the rarest. A word that was
+        never seen counts half as much as the rarest that was.
     """
-    seen = np.asarray(counts)
+    seen = np.asarray(counts, "float64")
     check_order(seen)
     check_density(density)
-    blocks = _DEFAULT_BLOCKS if blocks is None else positive("blocks", blocks)
+    blocks = default_blocks(density) if blocks is None else positive("blocks", blocks)
     steps = min(blocks, output_dim)
     # The lengths on offer; the shortest vectors still have one step.
     widths = [output_dim * s // steps for s in range(1, steps + 1)]
@@ -324,7 +336,9 @@ def tiers_from_counts(
             f"density={density} of the dense table. Raise `density` or `blocks`."
         )
 
-    roots = np.sqrt(seen)
+    rarest = seen[seen > 0].min(initial=np.inf)
+    seen = np.where(seen > 0, seen, rarest / 2 if np.isfinite(rarest) else 1.0)
+    roots = np.sqrt(seen / seen.max())
 
     def sizes(scale: float) -> list[int]:
         step = np.clip(np.rint(scale * roots), 1, steps).astype(int)
@@ -333,7 +347,7 @@ def tiers_from_counts(
     def cost(scale: float) -> int:
         return sum(n * w for n, w in zip(sizes(scale), widths, strict=True))
 
-    low, high = 0.0, float(steps + 1)
+    low, high = 0.0, float(steps + 1) / roots.min()
     if cost(high) <= budget:
         low = high
     while high - low > 1e-9 * high:

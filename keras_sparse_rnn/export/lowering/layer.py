@@ -28,7 +28,8 @@ class Settings:
         chosen: What became of each layer, in words, in the order of their calls.
         fused: For each call of a layer that is fused, by the layer's name and the
             call's input, how many operations it takes.
-        shared: Names of tables that are both looked up and multiplied with.
+        one_scale: Why int8 weights of the file have one scale a matrix, not one a row,
+            by the names of the tables that need it.
         named: The names by which `lowering` can speak of a layer.
     """
 
@@ -39,7 +40,7 @@ class Settings:
     streaming: str | None = None
     chosen: dict[str, str] = field(default_factory=dict)
     fused: dict[tuple[str, str], int] = field(default_factory=dict)
-    shared: dict[str, None] = field(default_factory=dict)
+    one_scale: dict[str, str] = field(default_factory=dict)
     named: dict[str, None] = field(default_factory=dict)
     _owners: dict[str, Any] = field(default_factory=dict)
 

@@ -46,6 +46,7 @@ class LoweredTable(keras.layers.Layer):
             self.embeddings = [_array(layer.embeddings)]
             tied = layer.tie_weights
             self.reversed = [] if tied else [_array(layer.reverse_embeddings)]
+        self.used: set[str] = set()
         self.supports_masking = True
         self.autocast = False
         self.built = True
@@ -57,9 +58,16 @@ class LoweredTable(keras.layers.Layer):
         return (*input_shape, self.output_dim)
 
     def compute_output_spec(
-        self, inputs: Any, reverse: bool = False, training: Any = None
+        self,
+        inputs: Any,
+        reverse: bool = False,
+        targets: Any = None,
+        sample_weight: Any = None,
+        training: Any = None,
+        inputs_mask: Any = None,
     ) -> Any:
         """What a call returns, without computing it."""
+        self._refuse(targets)
         shape = self.compute_output_shape(inputs.shape, reverse)
         return keras.KerasTensor(shape, "float32")
 
@@ -67,8 +75,18 @@ class LoweredTable(keras.layers.Layer):
         """As of the layer itself."""
         return mask
 
-    def call(self, inputs: Any, reverse: bool = False, training: Any = None) -> Any:
+    def call(
+        self,
+        inputs: Any,
+        reverse: bool = False,
+        targets: Any = None,
+        sample_weight: Any = None,
+        training: Any = None,
+        inputs_mask: Any = None,
+    ) -> Any:
         """As of the layer itself, without dropout."""
+        self._refuse(targets)
+        self._note("reverse" if reverse else "lookup")
         if reverse:
             return self._logits(inputs)
         ids = tf.cast(inputs, "int32")
@@ -81,17 +99,35 @@ class LoweredTable(keras.layers.Layer):
                 part = part * tf.expand_dims(stored, -1)
             parts.append(part)
         missing = self.output_dim - sum(table.shape[1] for table in self.embeddings)
-        if missing:
+        if missing and self.projection is None:
             parts.append(tf.zeros_like(parts[0][..., :1]) * tf.zeros((missing,)))
         vectors = parts[0] if len(parts) == 1 else tf.concat(parts, axis=-1)
         if self.projection is not None:
             leading = [-1 if size is None else size for size in ids.shape]
-            flat = tf.reshape(vectors, (-1, self.output_dim))
+            flat = tf.reshape(vectors, (-1, self.projection.shape[0]))
             flat = tf.matmul(flat, tf.constant(self.projection))
             vectors = tf.reshape(flat, (*leading, self.output_dim))
         if self.mask_zero:
             _backend.set_mask(vectors, tf.not_equal(inputs, 0))
         return vectors
+
+    def _refuse(self, targets: Any) -> None:
+        if targets is not None:
+            raise ValueError(
+                f"Layer '{self.name}' makes a loss of `targets` in this model. Export "
+                "one that ends in logits, by `reverse=True`: it shares the layers."
+            )
+
+    def _note(self, direction: str) -> None:
+        self.used.add(direction)
+        if self.reversed:
+            if len(self.reversed) > 1 and direction == "reverse":
+                # A scale and an offset are longer than such a row.
+                self.settings.one_scale[self.name] = "has short rows"
+        elif len(self.used) == 2:
+            # With a scale a row what is multiplied with is stored apart.
+            why = "is looked up and multiplied with, and in the file once"
+            self.settings.one_scale[self.name] = why
 
     def _logits(self, states: Any) -> Any:
         leading = [-1 if size is None else size for size in states.shape[:-1]]
@@ -108,7 +144,6 @@ class LoweredTable(keras.layers.Layer):
                 axis=-1,
             )
         else:
-            self.settings.shared[self.name] = None
             logits = self._tied(states)
         if self.bias is not None:
             logits = logits + self.bias

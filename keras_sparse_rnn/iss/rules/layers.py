@@ -359,6 +359,9 @@ class _TieredEmbedding(Rule):
         for table in layer.reverse_tables:
             own = None if features is None else features[slice(table.shape[0])]
             tracer.read(table, 0, own)
+        if features is not None and begin < layer.output_dim:
+            reason = f"'{layer.name}' stores none of them"
+            tracer.fix(features[slice(begin, None)].slots, reason)
         self._may_go(layer, tracer)
 
     def _may_go(self, layer: Any, tracer: "trace.Tracer") -> None:
