@@ -24,10 +24,13 @@ import ast
 import builtins
 import collections
 import datetime
+import hashlib
 import io
 import json
+import keyword
 import os
 import platform
+import re
 import sysconfig
 import time
 import tokenize
@@ -115,15 +118,19 @@ def of_python() -> dict[str, list[Sentence]]:
 
 def lines_of_source(source: str) -> list[Sentence]:
     """The tokens of each logical line, with the role of each."""
-    roles = roles_of(ast.parse(source))
+    roles = roles_of(ast.parse(source), source.splitlines())
     lines: list[Sentence] = [[]]
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.NEWLINE:
             lines.append([])
         elif token.type == tokenize.NAME:
-            line, column = token.start
-            # What the tree does not name is a word of the language.
-            role = roles.get((line, column, token.string), "keyword")
+            role = roles.get((*token.start, token.string))
+            if role is None:
+                # What the tree gives no place of: words of the language, and names
+                # that a statement binds in passing.
+                soft = keyword.issoftkeyword(token.string)
+                of_language = soft or keyword.iskeyword(token.string)
+                role = "keyword" if of_language else "variable"
             lines[-1].append((token.string, role))
         elif token.type == tokenize.OP:
             lines[-1].append((token.string, "operator"))
@@ -134,40 +141,56 @@ def lines_of_source(source: str) -> list[Sentence]:
     return [line for line in lines if any(role != "operator" for _, role in line)]
 
 
-def roles_of(tree: ast.AST) -> dict[tuple[int, int, str], str]:
+def roles_of(tree: ast.AST, lines: Sequence[str]) -> dict[tuple[int, int, str], str]:
     """What the name at each place is, by line, column and name."""
     found: dict[tuple[int, int, str], str] = {}
 
     def note(line: int, column: int, name: str, role: str) -> None:
-        found[line, column, name] = role
+        # The tree counts bytes, tokens count characters.
+        before = lines[line - 1].encode()[:column].decode()
+        found[line, len(before), name] = role
+
+    def behind(node: ast.AST, words: str) -> int:
+        """Where the name begins that follows words at the beginning of a node."""
+        text = lines[node.lineno - 1].encode()[node.col_offset :].decode()
+        match = re.match(words.replace(" ", r"\s+"), text)
+        return node.col_offset + (len(match.group().encode()) if match else 0)
+
+    def dotted(line: int, column: int, name: str) -> None:
+        for part in name.split("."):
+            note(line, column, part, "module")
+            column += len(part.encode()) + 1
 
     builtin = set(dir(builtins))
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             word = "def " if isinstance(node, ast.FunctionDef) else "async def "
-            note(node.lineno, node.col_offset + len(word), node.name, "function")
+            note(node.lineno, behind(node, word), node.name, "function")
         elif isinstance(node, ast.ClassDef):
-            note(node.lineno, node.col_offset + len("class "), node.name, "class")
+            note(node.lineno, behind(node, "class "), node.name, "class")
         elif isinstance(node, ast.arg):
             note(node.lineno, node.col_offset, node.arg, "argument")
         elif isinstance(node, ast.keyword) and node.arg:
             note(node.lineno, node.col_offset, node.arg, "keyword argument")
         elif isinstance(node, ast.Attribute) and node.end_col_offset is not None:
-            column = node.end_col_offset - len(node.attr)
+            column = node.end_col_offset - len(node.attr.encode())
             note(node.end_lineno or 0, column, node.attr, "attribute")
         elif isinstance(node, ast.Name):
             role = "builtin" if node.id in builtin else "variable"
             if isinstance(node.ctx, ast.Store):
                 role = "assigned variable"
             note(node.lineno, node.col_offset, node.id, role)
-        elif isinstance(node, ast.alias):
-            column = node.col_offset
-            for part in node.name.split("."):
-                note(node.lineno, column, part, "module or imported name")
-                column += len(part) + 1
-            if node.asname and node.end_col_offset is not None:
-                column = node.end_col_offset - len(node.asname)
-                note(node.end_lineno or 0, column, node.asname, "imported as")
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                dotted(alias.lineno, alias.col_offset, alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            if node.module and not node.level:
+                dotted(node.lineno, behind(node, "from "), node.module)
+            for alias in node.names:
+                note(alias.lineno, alias.col_offset, alias.name, "imported name")
+        if isinstance(node, ast.alias) and node.asname and node.end_col_offset:
+            column = node.end_col_offset - len(node.asname.encode())
+            note(node.end_lineno or 0, column, node.asname, "imported as")
     return found
 
 
@@ -415,11 +438,19 @@ def both(args: argparse.Namespace, parts: dict[str, list[Sentence]]) -> dict[str
     return {"files": rows}
 
 
-def study(args: argparse.Namespace, parts: dict[str, list[Sentence]]) -> dict[str, Any]:
+def study(args: argparse.Namespace, parts: dict[str, list[Sentence]]) -> None:
     """Figure 3 and table 3, on this data."""
-    path = args.out / "results.json"
-    # What an interrupted study has done is not done again.
-    found = json.loads(path.read_text())["runs"] if path.exists() else {}
+    path = args.out / "study.json"
+    found: dict[str, Any] = {}
+    if path.exists():
+        # What an interrupted study has done is not done again.
+        before = json.loads(path.read_text())
+        if before["settings"] != facts(args, parts)["settings"]:
+            raise SystemExit(
+                f"{path} holds runs with other settings or other data: "
+                f"{before['settings']}. Give this study another --out."
+            )
+        found = before["runs"]
     plans: list[tuple[str, str, float, bool]] = []
     for length in LENGTHS:
         plans.append((f"dense, {length}", ORDERS[0], length, False))
@@ -452,10 +483,9 @@ def study(args: argparse.Namespace, parts: dict[str, list[Sentence]]) -> dict[st
                 "seconds": time.perf_counter() - begin,
             }
             print(f"{key}: {100 * found[key]['accuracy']:.2f} %", flush=True)
-            save(path, {**facts(args), "runs": found})
+            save(path, {**facts(args, parts), "runs": found})
     draw(args.out / "lengths.png", found, args.seeds)
     print("\n".join(tables(found, args.seeds)))
-    return {"runs": found}
 
 
 def over_seeds(found: dict[str, Any], name: str, seeds: Sequence[int]) -> np.ndarray:
@@ -521,12 +551,14 @@ def draw(path: Path, found: dict[str, Any], seeds: Sequence[int]) -> None:
     figure.savefig(path, dpi=130)
 
 
-def facts(args: argparse.Namespace) -> dict[str, Any]:
-    settings = {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in vars(args).items()
-        if name not in ("files", "out", "verbose")
-    }
+def facts(args: argparse.Namespace, parts: dict[str, list[Sentence]]) -> dict[str, Any]:
+    """Where and with what something was measured."""
+    unimportant = ("data", "files", "out", "seeds", "study", "verbose")
+    settings = {k: v for k, v in vars(args).items() if k not in unimportant}
+    settings["data"] = args.data or f"Python {platform.python_version()}"
+    if args.files:
+        settings["data"] = " ".join(path.name for path in args.files)
+    settings["hash"] = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
     return {
         "settings": settings,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
@@ -563,7 +595,23 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--most", type=int, help="sentences of each part")
     parser.add_argument("--verbose", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("saved_models/pos_tagging"))
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    least = {"epochs": 1, "batch": 1, "units": 1, "groups": 1, "tags": 1, "most": 1}
+    for name, bound in least.items():
+        value = getattr(args, name)
+        if value is not None and value < bound:
+            parser.error(f"--{name} must be at least {bound}, not {value}")
+    if not 1 / WIDTH <= args.density <= 1:
+        parser.error(
+            f"--density must lie between {1 / WIDTH:g}, one of {WIDTH} features for "
+            f"each word, and 1, not {args.density:g}"
+        )
+    if args.groups > args.units:
+        parser.error(f"{args.units} units can't be in {args.groups} --groups")
+    for name in ("word_dropout", "dropout"):
+        if not 0 <= getattr(args, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} must lie in [0, 1)")
+    return args
 
 
 def main() -> None:
@@ -582,8 +630,10 @@ def main() -> None:
         print(
             f"{name}: {len(sentences):,} sentences, {sum(map(len, sentences)):,} words"
         )
-    results = study(args, parts) if args.study else both(args, parts)
-    save(args.out / "results.json", {**facts(args), **results})
+    if args.study:
+        study(args, parts)
+    else:
+        save(args.out / "files.json", {**facts(args, parts), **both(args, parts)})
     print(f"\nEverything is in {args.out}/.")
 
 

@@ -31,9 +31,9 @@ def test_names_of_a_source_have_their_roles(script):
     assert script.lines_of_source(source) == [
         [
             ("import", "keyword"),
-            ("os", "module or imported name"),
+            ("os", "module"),
             (".", "operator"),
-            ("path", "module or imported name"),
+            ("path", "module"),
             ("as", "keyword"),
             ("place", "imported as"),
         ],
@@ -73,6 +73,28 @@ def test_names_of_a_source_have_their_roles(script):
             (")", "operator"),
         ],
     ]
+
+
+def test_names_in_odd_places_have_their_roles(script):
+    source = (
+        "from collections.abc import Sized as S\n"
+        "class  Ä(S):\n"
+        "    größe = 1; b = größe.breite\n"
+        "    async  def f(ä): return ä.größe\n"
+        "    try: pass\n"
+        "    except E as err: pass\n"
+        "from . import near\n"
+    )
+    roles = [dict(line) for line in script.lines_of_source(source)]
+    assert roles[0]["collections"] == roles[0]["abc"] == "module"
+    assert (roles[0]["Sized"], roles[0]["S"]) == ("imported name", "imported as")
+    assert (roles[1]["Ä"], roles[1]["class"]) == ("class", "keyword")
+    assert roles[2]["breite"] == "attribute"
+    assert (roles[3]["f"], roles[3]["async"]) == ("function", "keyword")
+    assert (roles[3]["größe"], roles[3]["ä"]) == ("attribute", "variable")
+    except_ = next(line for line in roles if "err" in line)
+    assert (except_["err"], except_["as"]) == ("variable", "keyword")
+    assert roles[-1]["near"] == "imported name"
 
 
 def test_words_are_numbered_in_the_order_asked_for(script):
@@ -132,7 +154,7 @@ def test_tagger_learns_and_its_files_tag_alike(
         script, monkeypatch, "--files", *files, *settings, "--out", tmp_path,
         "--groups", 2, "--word-dropout", 0, "--dropout", 0,
     )  # fmt: skip
-    rows = json.loads((tmp_path / "results.json").read_text())["files"]
+    rows = json.loads((tmp_path / "files.json").read_text())["files"]
     kinds = ["dense float32", "dense int8", "tiered float32", "tiered int8"]
     assert [row["name"] for row in rows] == kinds
     for row in rows:
@@ -156,7 +178,7 @@ def test_study_answers_both_questions_and_goes_on(
     arguments = ["--files", *files, *settings, "--out", tmp_path]
     run(script, monkeypatch, *arguments)
     first = capsys.readouterr().out
-    results = json.loads((tmp_path / "results.json").read_text())["runs"]
+    results = json.loads((tmp_path / "study.json").read_text())["runs"]
     assert len(results) == 5
     accuracy = f"{100 * results['tiered, 2, rare first, seed 1']['accuracy']:.2f}"
     (row,) = [line for line in first.split("\n") if line.startswith("| 0.1 |")]
@@ -165,6 +187,25 @@ def test_study_answers_both_questions_and_goes_on(
     monkeypatch.setattr(script, "train", None)
     run(script, monkeypatch, *arguments)
     assert row in capsys.readouterr().out
+    with pytest.raises(
+        SystemExit, match=r"other settings or other data.*another --out"
+    ):
+        run(script, monkeypatch, *arguments, "--units", 4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--epochs", "0"], "--epochs must be at least 1, not 0"),
+        (["--density", "0.01"], "between 0.05, one of 20 features"),
+        (["--groups", "11"], "10 units can't be in 11"),
+        (["--dropout", "1"], "must lie in"),
+    ],
+)
+def test_impossible_settings_are_named(script, arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        script.arguments(arguments)
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
