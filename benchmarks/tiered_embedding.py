@@ -9,7 +9,7 @@ words. Every number is a share of what the same thing has for `keras.layers.Embe
 "Times": the contenders take turns in one process; medians, and how many times faster
 than the first row. A training step is one of Adam on a batch of 32 × 35 ids, drawn as
 words occur (the frequency of rank r is 1/r); logits are of fewer states where there
-are more words. Where a dense table with Adam would need more than the memory that is
+are more words. "Targets": the layer makes the loss itself, some states at a time. Where a dense table with Adam would need more than the memory that is
 asked for with --most-memory, its row says so.
 """
 
@@ -71,6 +71,14 @@ def tied(table: Any, output: Any = None) -> keras.Model:
     model = keras.Model(start, logits)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("adam", loss, jit_compile=False)
+    return model
+
+
+def with_targets(table: Any) -> keras.Model:
+    """As `tied`, but the table makes the loss itself."""
+    start, following = keras.Input((None,), dtype="int32"), keras.Input((None,))
+    model = keras.Model([start, following], table(table(start), targets=following))
+    model.compile("adam", jit_compile=False)
     return model
 
 
@@ -140,7 +148,7 @@ def in_turn(runs: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float
     return {name: 1e3 * statistics.median(found) for name, found in seconds.items()}
 
 
-def lookup(vocabulary: int) -> dict[str, Callable[[], Any]]:
+def lookup(vocabulary: int, fits: bool) -> dict[str, Callable[[], Any]]:
     import tensorflow as tf
 
     x = tf.constant(ids(vocabulary, (BATCH, TIME), SEED))
@@ -169,7 +177,7 @@ def training(vocabulary: int, fits: bool) -> dict[str, Callable[[], Any]]:
 
 
 def softmax(vocabulary: int, fits: bool) -> dict[str, Callable[[], Any]]:
-    states = min(BATCH * TIME, 20_000_000 // vocabulary)
+    states = min(BATCH * TIME, 100_000_000 // vocabulary)
     x = ids(vocabulary, (1, states), SEED)
     models: dict[str, keras.Model] = {}
     if fits:
@@ -181,10 +189,13 @@ def softmax(vocabulary: int, fits: bool) -> dict[str, Callable[[], Any]]:
             keras.layers.ReversibleEmbedding(vocabulary, WIDTH)
         )
     models["TieredEmbedding"] = tied(tiered(vocabulary))
-    return {
+    runs: dict[str, Callable[[], Any]] = {
         name: lambda model=model: model.train_on_batch(x, x)
         for name, model in models.items()
     }
+    by_targets = with_targets(tiered(vocabulary))
+    runs["TieredEmbedding, targets"] = lambda: by_targets.train_on_batch([x, x])
+    return runs
 
 
 def table(title: str, found: dict[str, float], missing: str) -> None:
@@ -230,7 +241,7 @@ def main() -> None:
     for vocabulary in args.vocabularies:
         need = COPIES * vocabulary * WIDTH * 4 / 2**30
         for title, make, copies in (
-            ("lookup", lambda v, fits: lookup(v), 0),
+            ("lookup", lookup, 0),
             ("training step of a lookup", training, 1),
             ("training step of tied logits", softmax, 2),
         ):

@@ -302,7 +302,7 @@ class TieredEmbedding(keras.layers.Layer):
             return tables[0]
         raise AttributeError(
             f"Layer '{self.name}' has {len(tables)} variables for '{name}', not one. "
-            "`dense_embedding` makes the stock layer of a tiered one."
+            "`to_dense` makes the stock layer of a tiered one."
         )
 
     @property
