@@ -9,8 +9,9 @@ words. Every number is a share of what the same thing has for `keras.layers.Embe
 "Times": the contenders take turns in one process; medians, and how many times faster
 than the first row. A training step is one of Adam on a batch of 32 × 35 ids, drawn as
 words occur (the frequency of rank r is 1/r); logits are of fewer states where there
-are more words. "Targets": the layer makes the loss itself, some states at a time. Where a dense table with Adam would need more than the memory that is
-asked for with --most-memory, its row says so.
+are more words. "Targets": the layer makes the loss itself, some states at a time. Where
+a dense table with Adam would need more than the memory that is asked for with
+--most-memory, its row says so.
 """
 
 import argparse

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
 from keras_sparse_rnn import TieredEmbedding
 
@@ -75,6 +75,29 @@ def test_a_table_is_in_the_file_once(tmp_path, quantize, kind, bytes_each):
     told = any("one scale" in note for note in report.notes)
     assert told == (quantize == "dynamic")
     assert report.max_share < {None: 1e-5, "float16": 0.01, "dynamic": 0.1}[quantize]
+
+
+@pytest.mark.parametrize("stock", [False, True])
+def test_signatures_of_a_saved_model_share_the_table(tmp_path, stock):
+    words = keras.Input((None,), dtype="int32", name="ids")
+    table = (
+        layers.ReversibleEmbedding(30_000, WIDTH)
+        if stock
+        else TieredEmbedding(30_000, WIDTH, tiers=[(500, WIDTH), (29_500, 8)])
+    )
+    hidden = layers.GRU(WIDTH, return_sequences=True)(table(words))
+    model = keras.Model(words, table(hidden, reverse=True))
+    assert export_saved_model(model, tmp_path / "saved").notes == []
+    held = sum(f.stat().st_size for f in (tmp_path / "saved").rglob("*"))
+    once = 4 * table.count_params()
+    # The graph itself does not grow with the vocabulary.
+    assert once < held < once + 900_000
+    import tensorflow as tf
+
+    served = tf.saved_model.load(tmp_path / "saved").signatures
+    ids = np.array([[1, 5, 2900]], "int32")
+    (out,) = served["sequence"](ids=tf.constant(ids)).values()
+    np.testing.assert_allclose(out, ops.convert_to_numpy(model(ids)), atol=1e-5)
 
 
 def test_short_rows_of_an_untied_table_have_no_scales_of_their_own(tmp_path):

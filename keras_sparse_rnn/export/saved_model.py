@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from keras_sparse_rnn.export import copying, files, streams, verification
 from keras_sparse_rnn.export.arguments import check_positive
 from keras_sparse_rnn.export.lowering import Carried, Replacer, Settings
 from keras_sparse_rnn.export.serving import Serving, serving
+from keras_sparse_rnn.layers import TieredEmbedding
 
 # Signatures: the whole sequence, under its own name too, and one step of a stream.
 _SEQUENCE = ("serving_default", "sequence")
@@ -115,7 +116,7 @@ def export_saved_model(
                 archive.add_endpoint(name, whole.function)
                 states[name] = list(whole.states)
             try:
-                graph, step = _step(model, shapes)
+                graph, step = _step(model, shapes, graph)
                 archive.track(graph)
                 archive.add_endpoint(_STEP, step.function)
                 states[_STEP] = list(step.states)
@@ -133,7 +134,7 @@ def _sequence(model: Any, shapes: Sequence[Any]) -> tuple[Any, Serving]:
         return graph, serving(graph)
     carried = Carried(False, _names(model))
     replacer = Replacer(Settings({"": "loop"}, carried=carried))
-    graph = copying.copy_model(model, replacer, shapes)
+    graph = copying.copy_model(model, _but_tables(replacer), shapes)
     return graph, serving(graph, carried)
 
 
@@ -142,8 +143,32 @@ def _names(model: Any) -> list[str]:
     return copying.input_names(graph) + copying.output_names(graph)
 
 
-def _step(model: Any, shapes: Sequence[Any]) -> tuple[Any, Serving]:
+def _but_tables(
+    replacer: Callable[[Any], Any], whole: Any = None
+) -> Callable[[Any], Any]:
+    """Leaves tables of words as they are: as constants each use would hold one.
+
+    Args:
+        replacer: For all other layers.
+        whole: The model of sequences, whose tables serve the step too.
+    """
+
+    def replace(layer: Any) -> Any:
+        if not isinstance(layer, (keras.layers.Embedding, TieredEmbedding)):
+            return replacer(layer)
+        names = [] if whole is None else [one.name for one in whole.layers]
+        return whole.get_layer(layer.name) if layer.name in names else None
+
+    return replace
+
+
+def _step(model: Any, shapes: Sequence[Any], whole: Any) -> tuple[Any, Serving]:
     """The model as one step.
+
+    Args:
+        model: The model.
+        shapes: Of its inputs.
+        whole: The model of sequences.
 
     Raises:
         ValueError: If a stream of such steps is not the whole sequence.
@@ -155,7 +180,9 @@ def _step(model: Any, shapes: Sequence[Any]) -> tuple[Any, Serving]:
     carried = Carried(True, _names(model))
     settings = Settings({"": "auto"}, carried=carried, streaming="states")
     graph = copying.copy_model(
-        model, Replacer(settings), streams.step_shapes(shapes, timed)
+        model,
+        _but_tables(Replacer(settings), whole),
+        streams.step_shapes(shapes, timed),
     )
     step = serving(graph, carried)
     reference = copying.copy_model(model, lambda layer: None, shapes)
