@@ -16,7 +16,7 @@ if keras.backend.backend() != "tensorflow":
 tf = pytest.importorskip("tensorflow")
 pytest.importorskip("ai_edge_litert")
 
-from keras_sparse_rnn.export import export_saved_model  # noqa: E402
+from keras_sparse_rnn.export import export_saved_model, export_tflite  # noqa: E402
 
 
 def values(shape, seed=0):
@@ -226,3 +226,20 @@ def test_nothing_is_left_after_a_failure(tmp_path, monkeypatch):
         export_saved_model(model, path)
     assert os.listdir(tmp_path) == ["served"]
     assert (path / "saved_model.pb").exists()
+
+
+def test_a_vocabulary_is_served_with_the_model(tmp_path):
+    vocabulary = layers.TextVectorization(output_sequence_length=4)
+    vocabulary.adapt(["a rose is a rose"])
+    text = keras.Input((1,), dtype="string", name="text")
+    vectors = layers.Embedding(vocabulary.vocabulary_size(), 4)(vocabulary(text))
+    model = keras.Model(text, layers.LSTM(3, name="lstm")(vectors))
+    report = export_saved_model(model, tmp_path / "served")
+    assert "takes text" in report.notes[0]
+    words = tf.constant([["a rose"], ["is new"]])
+    # Held, for its tables live as long as it does.
+    loaded = tf.saved_model.load(str(tmp_path / "served"))
+    (out,) = loaded.signatures["sequence"](text=words).values()
+    np.testing.assert_allclose(out, model(words), atol=1e-6)
+    with pytest.raises(ValueError, match=r"'text'.*takes text.*before the model"):
+        export_tflite(model, tmp_path / "model.tflite")

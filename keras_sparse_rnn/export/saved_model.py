@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_sparse_rnn._backend import sublayers
 from keras_sparse_rnn.export import copying, files, streams, verification
 from keras_sparse_rnn.export.arguments import check_positive
 from keras_sparse_rnn.export.lowering import Carried, Replacer, Settings
@@ -110,14 +111,14 @@ def export_saved_model(
             warnings.simplefilter("ignore", DeprecationWarning)
             archive = keras.export.ExportArchive()
             graph, whole = _sequence(model, shapes)
-            archive.track(graph)
+            _track(archive, graph)
             states = {}
             for name in _SEQUENCE:
                 archive.add_endpoint(name, whole.function)
                 states[name] = list(whole.states)
             try:
                 graph, step = _step(model, shapes, graph)
-                archive.track(graph)
+                _track(archive, graph)
                 archive.add_endpoint(_STEP, step.function)
                 states[_STEP] = list(step.states)
             except ValueError as error:
@@ -126,6 +127,17 @@ def export_saved_model(
     return SavedModelReport(
         Path(path), list(states), whole.inputs, whole.outputs, states, notes
     )
+
+
+def _track(archive: Any, graph: Any) -> None:
+    """Adds what its functions need besides variables, such as vocabularies.
+
+    Variables are found by the functions that use them. Keras would write those of a
+    layer that is tracked once more.
+    """
+    for layer in sublayers(graph):
+        if layer is not graph and layer.built and not layer.variables:
+            archive.track(layer)
 
 
 def _sequence(model: Any, shapes: Sequence[Any]) -> tuple[Any, Serving]:
