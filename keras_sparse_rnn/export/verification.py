@@ -8,7 +8,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sparse_rnn._backend import origin
 from keras_sparse_rnn._models import layers_of
 from keras_sparse_rnn.export import copying, running, streams
 
@@ -225,12 +224,6 @@ def check_inputs(
     generator = np.random.default_rng(seed)
     inputs = []
     for tensor, shape in zip(graph.inputs, shapes, strict=True):
-        if tensor.dtype == "string":
-            raise ValueError(
-                f"Input '{origin(tensor).name}' of model '{graph.name}' takes text, "
-                "and a file for a device or a stream takes numbers. Leave out the "
-                "layer that makes ids of words, and do its work before the model."
-            )
         size = [length or 1 if axis is None else axis for axis in shape]
         dtype = np.dtype(tensor.dtype if tensor.dtype != "bfloat16" else "float32")
         array: Any
