@@ -22,6 +22,7 @@ import math
 import os
 import platform
 import re
+import sys
 import time
 from pathlib import Path
 
@@ -261,6 +262,8 @@ def train(args: argparse.Namespace, x: np.ndarray, y: np.ndarray, held_out: np.n
         "batch_size": args.batch,
         "validation_data": (held_out[:, :-1], held_out[:, 1:]),
         "validation_batch_size": 64,
+        # In a log a line for each epoch; bars are for a terminal.
+        "verbose": 1 if sys.stdout.isatty() else 2,
     }
     seconds = {}
 
