@@ -29,3 +29,11 @@ hypothesis.settings.load_profile("deterministic")
 @pytest.fixture(autouse=True)
 def _seeded():
     keras.utils.set_random_seed(0)
+
+
+def often(names, *few):
+    """Parameters of which `make test` runs a few, and `make fuzz` all."""
+    return [
+        name if name in few else pytest.param(name, marks=pytest.mark.long)
+        for name in names
+    ]

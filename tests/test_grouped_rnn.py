@@ -8,6 +8,7 @@ import gc
 import json
 import weakref
 
+import conftest
 import keras
 import numpy as np
 import pytest
@@ -588,7 +589,7 @@ def test_stacked_cells_equal_dense(kind):
     close(ours(x, mask=mask), stock(x, mask=mask))
 
 
-@pytest.mark.parametrize("kind", ["lstm", "gru", "simple"])
+@pytest.mark.parametrize("kind", conftest.often(["lstm", "gru", "simple"], "gru"))
 def test_cells_with_every_dropout_train(kind):
     rates = {"dropout": 0.2, "recurrent_dropout": 0.2, "weight_drop": 0.2}
     cells = [CELLS[kind](6, 2, **own_arguments(kind, rates)) for _ in range(2)]

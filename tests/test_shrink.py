@@ -1,5 +1,6 @@
 """A shrunk model against the masked model it was made from."""
 
+import conftest
 import keras
 import numpy as np
 import pytest
@@ -287,7 +288,9 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "name", conftest.often(OPTIMIZERS, "adamw", "ema", "accumulating", "scaled")
+)
 def test_one_more_step_is_the_same_for_the_living(name):
     """The dead stay zero by hand; the living go where they would have gone."""
     # Without dropout, so that both see the same.
