@@ -24,8 +24,7 @@ def checked(model: Any) -> Any:
     """A model as a graph that can be copied and exported: itself, if it is one.
 
     Raises:
-        ValueError: If it is no model, can't be one, takes text, or Keras runs on
-            another backend.
+        ValueError: If it is no model, can't be one, or Keras runs on another backend.
     """
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
@@ -45,13 +44,6 @@ def checked(model: Any) -> Any:
             f"Model '{model.name}' does not know the shape of its inputs yet. Add a "
             "`keras.Input`, or build it, before exporting."
         )
-    for tensor in graph.inputs:
-        if tensor.dtype == "string":
-            raise ValueError(
-                f"Input '{origin(tensor).name}' of model '{model.name}' takes text. "
-                "Leave out the layer that makes ids of words, do its work before the "
-                "model, and ship its vocabulary beside the file."
-            )
     return graph
 
 

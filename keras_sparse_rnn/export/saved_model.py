@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sparse_rnn._backend import sublayers
+from keras_sparse_rnn._backend import origin, sublayers
 from keras_sparse_rnn.export import copying, files, streams, verification
 from keras_sparse_rnn.export.arguments import check_positive
 from keras_sparse_rnn.export.lowering import Carried, Replacer, Settings
@@ -98,6 +98,7 @@ def export_saved_model(
     >>> states = {name: made[name] for name in states}
     """
     model = copying.checked(model)
+    _check_numbers(model)
     check_positive("batch_size", batch_size)
     notes: list[str] = []
     with files.new_directory(Path(path), "saved_model.pb") as directory:
@@ -127,6 +128,16 @@ def export_saved_model(
     return SavedModelReport(
         Path(path), list(states), whole.inputs, whole.outputs, states, notes
     )
+
+
+def _check_numbers(model: Any) -> None:
+    for tensor in model.inputs:
+        if tensor.dtype == "string":
+            raise ValueError(
+                f"Input '{origin(tensor).name}' of model '{model.name}' takes text. "
+                "Leave out the layer that makes ids of words, do its work before the "
+                "model, and ship its vocabulary beside the file."
+            )
 
 
 def _track(archive: Any, graph: Any) -> None:
