@@ -146,6 +146,7 @@ def run(script, monkeypatch, *arguments):
     script.main()
 
 
+@pytest.mark.long
 def test_tagger_learns_and_its_files_tag_alike(
     script, files, monkeypatch, tmp_path, capsys
 ):
