@@ -87,7 +87,7 @@ def with_targets(table: Any) -> keras.Model:
 
 
 def sizes(vocabulary: int, folder: Path) -> list[tuple[str, float]]:
-    """Each as a share of a dense table's."""
+    """Each as a share of a dense table's; NaN where it can't be had here."""
     dense = vocabulary * WIDTH * 4
     layer = tiered(vocabulary)
     model = tied(layer)
@@ -106,10 +106,17 @@ def sizes(vocabulary: int, folder: Path) -> list[tuple[str, float]]:
     found.append((".keras", _size(folder / "model.keras") / dense))
     ksr.export_saved_model(plain, folder / "saved")
     found.append(("SavedModel", _size(folder / "saved") / dense))
-    ksr.export_tflite(plain, folder / "model.tflite", time_steps=1)
-    found.append(("TFLite, float32", _size(folder / "model.tflite") / dense))
-    ksr.export_tflite(plain, folder / "int8.tflite", quantize="dynamic", time_steps=1)
-    found.append(("TFLite, int8", 4 * _size(folder / "int8.tflite") / dense))
+    for kind, quantize, times in (("float32", None, 1), ("int8", "dynamic", 4)):
+        path = folder / f"{kind}.tflite"
+        try:
+            ksr.export_tflite(plain, path, quantize=quantize, time_steps=1)
+        except RuntimeError as error:
+            # The converter holds many copies of all weights.
+            print(f"{vocabulary:,} words, {kind}: {error}\n", flush=True)
+            share = float("nan")
+        else:
+            share = times * _size(path) / dense
+        found.append((f"TFLite, {kind}", share))
     return found
 
 
