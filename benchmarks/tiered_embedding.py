@@ -89,21 +89,24 @@ def with_targets(table: Any) -> keras.Model:
 def sizes(vocabulary: int, folder: Path) -> list[tuple[str, float]]:
     """Each as a share of a dense table's; NaN where it can't be had here."""
     dense = vocabulary * WIDTH * 4
-    layer = tiered(vocabulary)
-    model = tied(layer)
+    model = tied(tiered(vocabulary))
+    # What is shipped first: the converter needs the room that training takes.
+    files = _files(keras.Model(model.inputs, model.outputs), dense, folder)
     x = ids(vocabulary, (1, 8), SEED)
     model.train_on_batch(x, x)
     weights = sum(_bytes(v) for v in model.trainable_variables)
     slots = sum(_bytes(v) for v in model.optimizer.variables if len(v.shape) == 2)
     found = [("variables", weights / dense), ("slots of Adam", slots / dense / 2)]
-    gradients = _gradient_bytes(model, x)
-    found.append(("gradients", gradients / dense))
+    found.append(("gradients", _gradient_bytes(model, x) / dense))
     model.save(folder / "trained.keras")
     # With the optimizer's moments.
     found.append((".keras, compiled", _size(folder / "trained.keras") / dense / 3))
-    plain = keras.Model(model.inputs, model.outputs)
+    return found + files
+
+
+def _files(plain: keras.Model, dense: int, folder: Path) -> list[tuple[str, float]]:
     plain.save(folder / "model.keras")
-    found.append((".keras", _size(folder / "model.keras") / dense))
+    found = [(".keras", _size(folder / "model.keras") / dense)]
     ksr.export_saved_model(plain, folder / "saved")
     found.append(("SavedModel", _size(folder / "saved") / dense))
     for kind, quantize, times in (("float32", None, 1), ("int8", "dynamic", 4)):
@@ -111,8 +114,7 @@ def sizes(vocabulary: int, folder: Path) -> list[tuple[str, float]]:
         try:
             ksr.export_tflite(plain, path, quantize=quantize, time_steps=1)
         except RuntimeError as error:
-            # The converter holds many copies of all weights.
-            print(f"{vocabulary:,} words, {kind}: {error}\n", flush=True)
+            print(f"{kind}: {error}\n", flush=True)
             share = float("nan")
         else:
             share = times * _size(path) / dense

@@ -3,6 +3,7 @@
 import functools
 import signal
 
+import conftest
 import keras
 import numpy as np
 import pytest
@@ -550,7 +551,7 @@ def split(x):
     return ops.concatenate([layers.Dense(3)(first), second], -1)
 
 
-@pytest.mark.parametrize("name", WORKS)
+@pytest.mark.parametrize("name", conftest.often(WORKS, *list(WORKS)[::2]))
 def test_the_smaller_model_equals_the_masked_one(name):
     if keras.backend.backend() in KERAS_CAN_NOT.get(name, ()):
         pytest.skip("not in this backend of Keras")

@@ -383,14 +383,14 @@ class TieredEmbedding(keras.layers.Layer):
         if keras.backend.standardize_dtype(inputs.dtype) not in ("int32", "int64"):
             inputs = ops.cast(inputs, "int32")
         self._check_range(inputs)
+        # In a graph Keras counts a negative id from the end.
+        own = ops.where(inputs < 0, inputs + self.input_dim, inputs)
         parts = []
         for table, (rows, _) in zip(self.tables, self.blocks, strict=True):
             if rows == self.input_dim:
                 # Every id has a row; one that is out of range must not be clipped.
                 part = ops.cast(ops.take(table, inputs, axis=0), self.compute_dtype)
             else:
-                # In a graph Keras counts a negative id from the end.
-                own = ops.where(inputs < 0, inputs + self.input_dim, inputs)
                 part = ops.take(table, ops.clip(own, 0, rows - 1), axis=0)
                 stored = ops.logical_and(own >= 0, own < rows)
                 stored = ops.expand_dims(stored, -1)
