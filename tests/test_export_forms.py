@@ -1,5 +1,6 @@
 """The forms of recurrent layers in TFLite files: fused, streamed, with states."""
 
+import conftest
 import keras
 import numpy as np
 import pytest
@@ -510,7 +511,7 @@ def test_a_model_without_time_has_no_stream(tmp_path):
 # States of stateful layers.
 
 
-@pytest.mark.parametrize("lowering", ["loop", "unrolled"])
+@pytest.mark.parametrize("lowering", conftest.often(["loop", "unrolled"], "loop"))
 def test_stateful_layers_go_on_where_they_were(tmp_path, lowering):
     model = sequential(
         layers.LSTM(4, stateful=True, return_sequences=True, name="one"),

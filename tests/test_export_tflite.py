@@ -2,6 +2,7 @@
 
 import os
 
+import conftest
 import keras
 import numpy as np
 import pytest
@@ -147,7 +148,10 @@ def variants(length=4, features=6):
     return model, len(made)
 
 
-@pytest.mark.parametrize(("lowering", "batch_size"), [("loop", 3), ("unrolled", 1)])
+@pytest.mark.parametrize(
+    ("lowering", "batch_size"),
+    [("loop", 3), pytest.param("unrolled", 1, marks=pytest.mark.long)],
+)
 def test_every_kind_of_layer(tmp_path, lowering, batch_size):
     model, number = variants()
     path = tmp_path / "model.tflite"
@@ -252,7 +256,7 @@ def test_time_steps_fixes_the_length(tmp_path):
         TFLiteModel(path)(ids((1, 6), 50))
 
 
-@pytest.mark.parametrize("lowering", ["loop", "unrolled"])
+@pytest.mark.parametrize("lowering", conftest.often(["loop", "unrolled"], "loop"))
 def test_masks(tmp_path, lowering):
     words = keras.Input((6,), dtype="int32", name="words")
     x = layers.Embedding(9, 4, mask_zero=True)(words)

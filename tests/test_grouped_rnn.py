@@ -729,6 +729,7 @@ def test_unrolled_is_compiled_too():
     )
 
 
+@pytest.mark.long
 def test_learns_in_fit_with_masks_and_every_dropout():
     kind = "lstm"
     rates = {"dropout": 0.1, "recurrent_dropout": 0.1, "weight_drop": 0.1}

@@ -612,6 +612,7 @@ def test_binds_regularizers_and_switches_them_off_at_the_target(form):
     assert small.losses == []
 
 
+@pytest.mark.long
 def test_a_language_model():
     model = keras.Sequential(
         [

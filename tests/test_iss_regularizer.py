@@ -567,8 +567,15 @@ def test_impossible_arguments_are_named(arguments, match):
 # Saving, and binding anew.
 
 
-@pytest.mark.parametrize("spec", [4, (4, 2)])
-@pytest.mark.parametrize("form", ["proximal", "paper"])
+@pytest.mark.parametrize(
+    ("form", "spec"),
+    [
+        ("proximal", (4, 2)),
+        ("paper", 4),
+        pytest.param("proximal", 4, marks=pytest.mark.long),
+        pytest.param("paper", (4, 2), marks=pytest.mark.long),
+    ],
+)
 def test_saves_with_the_layer_and_binds_again(tmp_path, form, spec):
     regularizer = ISSRegularizer(0.25, form, scale_by_size=False, threshold=1e-3)
     model = chain(spec, recurrent_regularizer=regularizer)

@@ -219,7 +219,12 @@ def step(layer, x, y, jit_compile=False):
 
 @pytest.mark.parametrize(
     ("options", "jit_compile"),
-    [("defaults", False), ("defaults", True), ("backwards", False), ("unrolled", True)],
+    [
+        ("backwards", False),
+        ("unrolled", True),
+        pytest.param("defaults", False, marks=pytest.mark.long),
+        pytest.param("defaults", True, marks=pytest.mark.long),
+    ],
 )
 def test_gradients_are_masked_and_scaled(options, jit_compile):
     if TORCH and jit_compile:
