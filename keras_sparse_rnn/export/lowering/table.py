@@ -1,4 +1,4 @@
-"""A table of both directions in a file: its constants are there once."""
+"""A table of both directions in a file: its weights are there once."""
 
 from typing import Any
 
@@ -36,20 +36,30 @@ class LoweredTable(keras.layers.Layer):
         self.logit_soft_cap = layer.logit_soft_cap
         self.projection = self.bias = None
         if isinstance(layer, TieredEmbedding):
-            self.embeddings = [_array(table) for table in layer.tables]
-            self.reversed = [_array(table) for table in layer.reverse_tables]
+            self.embeddings = [self._held(table) for table in layer.tables]
+            self.reversed = [self._held(table) for table in layer.reverse_tables]
             if layer.projection_kernel is not None:
-                self.projection = _array(layer.projection_kernel)
+                self.projection = self._held(layer.projection_kernel)
             if layer.bias is not None:
-                self.bias = _array(layer.bias)
+                self.bias = self._held(layer.bias)
         else:
-            self.embeddings = [_array(layer.embeddings)]
+            self.embeddings = [self._held(layer.embeddings)]
             tied = layer.tie_weights
-            self.reversed = [] if tied else [_array(layer.reverse_embeddings)]
+            self.reversed = [] if tied else [self._held(layer.reverse_embeddings)]
         self.used: set[str] = set()
         self.supports_masking = True
         self.autocast = False
         self.built = True
+
+    def _held(self, variable: Any) -> Any:
+        # A table may be large: as a constant of a graph it would be in memory a dozen
+        # times, and one of 2 GiB in no graph at all. The converter makes it one.
+        value = keras.ops.convert_to_numpy(variable)
+        held = self.add_weight(
+            shape=value.shape, initializer="zeros", trainable=False, name=variable.name
+        )
+        held.assign(value)
+        return held
 
     def compute_output_shape(self, input_shape: Any, reverse: bool = False) -> Any:
         """As of the layer itself."""
@@ -91,7 +101,7 @@ class LoweredTable(keras.layers.Layer):
             return self._logits(inputs)
         ids = tf.cast(inputs, "int32")
         parts = []
-        for table in map(tf.constant, self.embeddings):
+        for table in map(tf.convert_to_tensor, self.embeddings):
             rows = int(table.shape[0])
             part = tf.gather(table, tf.minimum(ids, rows - 1))
             if rows < self.input_dim:
@@ -105,7 +115,7 @@ class LoweredTable(keras.layers.Layer):
         if self.projection is not None:
             leading = [-1 if size is None else size for size in ids.shape]
             flat = tf.reshape(vectors, (-1, self.projection.shape[0]))
-            flat = tf.matmul(flat, tf.constant(self.projection))
+            flat = tf.matmul(flat, tf.convert_to_tensor(self.projection))
             vectors = tf.reshape(flat, (*leading, self.output_dim))
         if self.mask_zero:
             _backend.set_mask(vectors, tf.not_equal(inputs, 0))
@@ -133,12 +143,14 @@ class LoweredTable(keras.layers.Layer):
         leading = [-1 if size is None else size for size in states.shape[:-1]]
         states = tf.reshape(tf.cast(states, "float32"), (-1, self.output_dim))
         if self.projection is not None:
-            kernel = tf.constant(self.projection)
+            kernel = tf.convert_to_tensor(self.projection)
             states = tf.matmul(states, kernel, transpose_b=True)
         if self.reversed:
             logits = tf.concat(
                 [
-                    tf.matmul(states[:, : kernel.shape[0]], tf.constant(kernel))
+                    tf.matmul(
+                        states[:, : kernel.shape[0]], tf.convert_to_tensor(kernel)
+                    )
                     for kernel in self.reversed
                 ],
                 axis=-1,
@@ -158,7 +170,9 @@ class LoweredTable(keras.layers.Layer):
         for table in reversed(self.embeddings):
             rows, width = table.shape
             part = tf.matmul(
-                states[:, end - width : end], tf.constant(table), transpose_b=True
+                states[:, end - width : end],
+                tf.convert_to_tensor(table),
+                transpose_b=True,
             )
             end -= width
             if logits is not None:
@@ -173,7 +187,3 @@ def can_lower(layer: Any) -> bool:
     if type(layer) is keras.layers.ReversibleEmbedding:
         return layer.quantization_mode is None
     return type(layer) is TieredEmbedding
-
-
-def _array(variable: Any) -> Any:
-    return keras.ops.convert_to_numpy(variable).astype("float32")
