@@ -153,8 +153,103 @@ def test_no_states_have_no_loss():
 def test_targets_are_checked():
     with pytest.raises(ValueError, match="takes ids from 0 to 10"):
         table()(ops.cast(STATES, "float32"), targets=IDS + 1)
-    with pytest.raises(ValueError, match="one target for each state"):
-        table()(keras.Input((TIME, WIDTH)), targets=keras.Input((), dtype="int32"))
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"targets": IDS.T}, r"one target for each state.*\(5, 3\).*\(3, 5, 6\)"),
+        ({"targets": IDS[:, 1:]}, r"of shape \(3, 4\).*Give.*of shape \(3, 5\)"),
+        ({"targets": IDS[..., None]}, r"of shape \(3, 5, 1\)"),
+        ({"targets": IDS[:1]}, r"of shape \(1, 5\)"),
+        ({"sample_weight": np.ones((3, 5, 1))}, r"`sample_weight`.*\(3, 5, 1\)"),
+        ({"sample_weight": np.ones(5)}, r"`sample_weight`.*\(5,\).*\(3, 5, 6\)"),
+        ({"inputs_mask": MASK[:, :2]}, r"`inputs_mask`.*\(3, 2\)"),
+    ],
+)
+def test_other_shapes_than_that_of_the_states_are_refused(given, match):
+    given = {"targets": IDS, **given}
+    symbols = {
+        name: keras.KerasTensor(value.shape, "int32") for name, value in given.items()
+    }
+    with pytest.raises(ValueError, match=match):
+        table()(ops.cast(STATES, "float32"), **given)
+    with pytest.raises(ValueError, match=match):
+        table()(keras.KerasTensor(STATES.shape), **symbols)
+
+
+def test_weights_of_shapes_that_fit_are_taken():
+    layer, states = table(), ops.cast(STATES, "float32")
+    plain = ops.convert_to_numpy(layer(states, targets=IDS))
+    for shape in ((), (3,), (3, 1), (1, 5), (3, 5)):
+        loss = layer(states, targets=IDS, sample_weight=2 * np.ones(shape))
+        np.testing.assert_allclose(ops.convert_to_numpy(loss), 2 * plain, rtol=1e-5)
+    unknown = keras.Input((None, WIDTH))
+    loss = layer(unknown, targets=keras.Input((7,)), sample_weight=keras.Input(()))
+    assert loss.shape == ()
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="sizes are known when traced")
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize(
+    ("targets", "weights"),
+    [(IDS.T, IDS), (IDS[:1], IDS), (IDS[:, :4], IDS), (IDS, IDS.T), (IDS[:1], IDS[:1])],
+)
+def test_a_graph_of_unknown_sizes_fails_at_other_ones(targets, weights, jit_compile):
+    import tensorflow as tf
+
+    layer = table()
+
+    @tf.function(
+        jit_compile=jit_compile,
+        input_signature=[
+            tf.TensorSpec((None, None, WIDTH)),
+            tf.TensorSpec((None, None), "int32"),
+            tf.TensorSpec((None, None)),
+        ],
+    )
+    def loss(states, targets, weights):
+        return layer(states, targets=targets, sample_weight=weights)
+
+    states = tf.constant(STATES, "float32")
+    expected = layer(states, targets=IDS, sample_weight=IDS)
+    np.testing.assert_allclose(loss(states, IDS, IDS), expected, rtol=1e-5)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        loss(states, targets, weights)
+
+
+@pytest.mark.parametrize("bad", [-1, WORDS, 2**31 - 1])
+def test_a_target_that_is_no_word_makes_nan_of_loss_and_gradients(bad, monkeypatch):
+    layer, ids = table(reverse_bias=True), IDS.copy()
+    ids[1, 2] = bad
+    # As in a graph, where nobody can look at the ids.
+    monkeypatch.setattr(layer, "_check_range", lambda ids: None)
+    weights = np.ones(IDS.shape, "float32")
+    weights[1, 2] = 0
+    for given in (None, weights):
+        value, states, *tables = value_and_gradients(
+            layer, lambda x, w=given: layer(x, targets=ids, sample_weight=w)
+        )
+        assert np.isnan(value)
+        assert all(np.isnan(one).all() for one in tables)
+        assert np.isnan(states).all(-1).sum() == np.isnan(states).any(-1).sum() == 1
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_without_dropout_there_are_gradients_too(jit_compile):
+    if jit_compile and BACKEND == "torch":
+        pytest.skip("no XLA")
+    start = keras.Input((None, WIDTH)), keras.Input((None,), dtype="int32")
+    plain, frozen = table(), table()
+    models = [
+        keras.Model(start, layer(start[0], targets=start[1], **arguments))
+        for layer, arguments in ((plain, {}), (frozen, {"training": False}))
+    ]
+    for model in models:
+        model.compile(keras.optimizers.SGD(0.5), jit_compile=jit_compile)
+        model.fit([STATES, IDS], epochs=2, verbose=0)
+    for one, other in zip(plain.get_weights(), frozen.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
 
 
 def test_units_go_from_a_model_that_ends_in_its_loss():

@@ -125,6 +125,26 @@ def test_an_id_out_of_range_is_an_error_that_names_it(bad):
         ours(np.array([[0, bad]]))
 
 
+def test_sparse_ids_are_refused():
+    ours, _ = pair(tiers=TIERS)
+    dense = np.array([[1, 2, 0]])
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        found = tf.sparse.from_dense(dense)
+    elif keras.backend.backend() == "jax":
+        from jax.experimental import sparse
+
+        found = sparse.BCOO.fromdense(dense)
+    else:
+        import torch
+
+        found = torch.tensor(dense).to_sparse()
+    for ids in (found, keras.KerasTensor((None, 3), "int32", sparse=True)):
+        with pytest.raises(ValueError, match=r"dense tensors\. Received a sparse one"):
+            ours(ids)
+
+
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="GradientTape")
 def test_gradient_is_that_of_a_dense_table_and_misses_what_is_missing():
     import tensorflow as tf
@@ -351,6 +371,18 @@ def test_quantize_and_lora_are_refused():
     for call in (lambda: layer.quantize("int8"), lambda: layer.enable_lora(2)):
         with pytest.raises(NotImplementedError, match="export_tflite"):
             call()
+    for dtype in ("int8_from_float32", keras.dtype_policies.get("float8_from_float32")):
+        with pytest.raises(ValueError, match=r"no LoRA.*from_float32"):
+            TieredEmbedding(10, 6, tiers=TIERS, dtype=dtype)
+
+
+def test_an_input_length_is_taken_as_by_the_stock_layer():
+    for kind, arguments in ((layers.Embedding, {}), (TieredEmbedding, {"density": 1})):
+        with pytest.warns(UserWarning, match="`input_length` is deprecated"):
+            layer = kind(10, 6, input_length=3, **arguments)
+        assert "input_length" not in layer.get_config()
+        assert layer(keras.Input((4,), dtype="int32")).shape == (None, 4, 6)
+        kind(10, 6, input_length=None, **arguments)
 
 
 # Beginnings.
@@ -389,6 +421,9 @@ def test_weights_are_a_table_to_start_with():
         TieredEmbedding(10, 6, tiers=TIERS, tie_weights=False, weights=[table, table.T])
     with pytest.raises(ValueError, match=r"table of shape \(10, 6\).*\(6, 10\)"):
         TieredEmbedding(10, 6, tiers=TIERS, weights=table.T)
+    for nothing in ([], ()):
+        with pytest.raises(ValueError, match=r"table of shape \(10, 6\).*\(0,\)"):
+            TieredEmbedding(10, 6, tiers=TIERS, weights=nothing)
 
 
 def test_from_counts_keeps_a_budget_and_what_is_reserved():
@@ -457,7 +492,10 @@ def test_one_tier_has_the_attributes_of_the_stock_layer():
     layer = layer_built(TieredEmbedding(5, 4, 1, 1, tie_weights=False))
     assert layer.embeddings is layer.weights[0]
     assert layer.reverse_embeddings is layer.weights[1]
-    with pytest.raises(AttributeError, match="2 variables for 'embeddings'"):
+    # PyTorch's modules have a message of their own.
+    torch = keras.backend.backend() == "torch"
+    match = "'embeddings'" if torch else "2 variables for 'embeddings'"
+    with pytest.raises(AttributeError, match=match):
         _ = layer_built(TieredEmbedding(5, 4, tiers=[(1, 4), (4, 2)])).embeddings
 
 

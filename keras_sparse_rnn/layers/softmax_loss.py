@@ -17,29 +17,33 @@ def crossentropy(
     targets: Any,
     weights: Any,
     soft_cap: float | None = None,
-    gradients: bool = True,
+    gradients_now: bool = True,
 ) -> Any:
     """The weighted sum of cross-entropies of softmax outputs.
 
     Logits are computed for `ROWS` states at a time, and with them the gradients, so
     that they need not be kept, nor computed again: what is held at once is
-    `ROWS × words`, however many states there are. All of it in float32.
+    `ROWS × words`, however many states there are. All of it in float32. The gradients
+    have none of their own: asking for second derivatives is an error.
 
     Args:
         states: `(n, features)`.
         kernels: `(width, words)` for each tier, whose words have logits from the first
             `width` features.
         bias: `(words in all)`, or `None`.
-        targets: Ids `(n,)`, int32.
+        targets: Ids `(n,)`, int32. One that is no word makes the sum NaN, and the
+            gradients, whatever its weight is.
         weights: `(n,)`. They get no gradient.
         soft_cap: If given, logits are `tanh(logits / soft_cap) * soft_cap`.
-        gradients: Whether anybody will ask for them; else they are not computed.
+        gradients_now: Whether to compute gradients along with the sum. Else they take
+            a second turn, if somebody asks for them.
 
     Returns:
         A scalar.
     """
     sizes = [kernel.shape[1] for kernel in kernels]
     edges = [sum(sizes[: k + 1]) for k in range(len(sizes) - 1)]
+    words = sum(sizes)
 
     def logits_of(x: Any, kernels: Sequence[Any], bias: Any) -> Any:
         parts = [ops.matmul(x[:, : k.shape[0]], k) for k in kernels]
@@ -47,7 +51,7 @@ def crossentropy(
         logits = logits if bias is None else logits + bias
         return logits if soft_cap is None else ops.tanh(logits / soft_cap) * soft_cap
 
-    def run(*given: Any) -> tuple[Any, list[Any]]:
+    def run(given: Sequence[Any], gradients: bool) -> tuple[Any, list[Any]]:
         states, *kernels = given
         added = kernels.pop() if bias is not None else None
         count, features = ops.shape(states)
@@ -64,7 +68,10 @@ def crossentropy(
             ids = ops.slice(targets, (begin,), (rows,))
             new = ops.arange(rows) + begin >= i * rows
             w = ops.slice(weights, (begin,), (rows,)) * ops.cast(new, "float32")
-            w = ops.expand_dims(w, 1)
+            # Else a loss would be finite, and its gradients those of something else.
+            known = ops.logical_and(ids >= 0, ids < words)
+            w = ops.expand_dims(ops.where(known, w, float("nan")), 1)
+            ids = ops.clip(ids, 0, words - 1)
             logits = logits_of(x, kernels, added)
             most = ops.max(logits, axis=-1, keepdims=True)
             exponentials = ops.exp(logits - most)
@@ -74,7 +81,7 @@ def crossentropy(
             if not sums:
                 return i + 1, total
             by = exponentials * (w / norm) - w * ops.one_hot(
-                ids, logits.shape[-1], dtype="float32"
+                ids, words, dtype="float32"
             )
             if soft_cap is not None:
                 by = by * (1 - ops.square(logits / soft_cap))
@@ -107,16 +114,15 @@ def crossentropy(
 
     given = [states, *kernels, *([] if bias is None else [bias])]
     given = [ops.cast(ops.convert_to_tensor(one), "float32") for one in given]
-    if not gradients:
-        return run(*given)[0]
 
     @ops.custom_gradient
     def total(*given: Any) -> tuple[Any, Any]:
-        value, found = run(*given)
+        value, early = run(given, gradients_now)
 
         def gradient(*args: Any, upstream: Any = None) -> tuple[Any, ...]:
             # PyTorch hands over the inputs too, and names what comes from above.
             scale = args[0] if upstream is None else upstream
+            found = early if gradients_now else run(given, True)[1]
             return tuple(scale * one for one in found)
 
         return value, gradient

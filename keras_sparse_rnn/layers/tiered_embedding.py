@@ -1,5 +1,7 @@
 """An embedding table whose rare words have short vectors."""
 
+import numbers
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,7 +43,8 @@ class TieredEmbedding(keras.layers.Layer):
     as `keras.layers.ReversibleEmbedding` does: the product with the transposed table.
     What is not stored is not computed, so its cost falls with the density. To train,
     `targets` give the mean cross-entropy without the logits of all states at once: less
-    time, and far less memory where there are many words.
+    time, and far less memory where there are many words. That loss has no second
+    derivatives: asking for them is an error.
 
     Args:
         input_dim: Size of the vocabulary; ids go from 0 to `input_dim - 1`.
@@ -64,7 +67,9 @@ class TieredEmbedding(keras.layers.Layer):
             the dense table, so vectors start as large as in one.
         embeddings_regularizer: Applied to each block.
         embeddings_constraint: Applied to each block.
-        mask_zero: Whether id 0 is padding to be masked by later layers.
+        mask_zero: Whether id 0 is padding to be masked by later layers. Logits keep
+            the mask that their states carry, so the loss of a compiled model leaves
+            padding out; those of `keras.layers.ReversibleEmbedding` lose it.
         weights: The values to start with, as a dense table `(input_dim, output_dim)`
             that is zero wherever this layer stores nothing. `compress_embedding` makes
             a tiered table of any dense one.
@@ -76,17 +81,19 @@ class TieredEmbedding(keras.layers.Layer):
         dropout: Share of the features of a sequence that are dropped in training, the
             same ones in all of its time steps. No part of `reverse=True`.
         seed: Seed of the dropouts.
-        **kwargs: `name`, `dtype`, `trainable`.
+        **kwargs: `name`, `dtype`, `trainable`. `input_length` is accepted, with a
+            warning, and means nothing.
 
     Call arguments:
         inputs: Integer tensor of any shape `(…)`; with `reverse` or `targets`, hidden
             states `(…, output_dim)`.
         reverse: Whether to turn hidden states into logits.
-        targets: Ids `(…)`. The layer then returns the mean cross-entropy of its logits
-            and adds it to the losses, as `compile` would with a
-            `SparseCategoricalCrossentropy(from_logits=True)`.
-        sample_weight: With `targets`, a weight for each state: `(…)`, or of a shape
-            that becomes it.
+        targets: Ids `(…)`, one for each state. The layer then returns the mean
+            cross-entropy of its logits and adds it to the losses, as `compile` would
+            with a `SparseCategoricalCrossentropy(from_logits=True)`. States that have
+            no word to predict get any valid id, and a `sample_weight` of zero.
+        sample_weight: With `targets`, a weight for each state: `(…)`, or of its first
+            axes, or with a 1 in place of any size.
         training: Whether to drop anything.
         inputs_mask: With `targets`, which states count, `(…)`. Keras hands it on.
 
@@ -95,9 +102,13 @@ class TieredEmbedding(keras.layers.Layer):
         scalar.
 
     Raises:
-        ValueError: If the lengths are given in no way or in two, or do not fit; and
-            when called eagerly with an id outside `[0, input_dim)`. Inside a
-            compiled graph such an id behaves as in `keras.layers.Embedding`.
+        ValueError: If the lengths are given in no way or in two, or do not fit; if
+            called with a sparse tensor, or with targets or weights of another shape
+            than the states have (where a graph does not know sizes before it runs,
+            the error is its own); and when called eagerly with an id outside
+            `[0, input_dim)`. Inside a compiled graph such an id behaves as in
+            `keras.layers.Embedding`, and a target like that makes the loss and its
+            gradients NaN, whatever its `sample_weight` is.
         NotImplementedError: By `quantize` and `enable_lora`.
 
     Example:
@@ -149,7 +160,16 @@ class TieredEmbedding(keras.layers.Layer):
         unknown = {"lora_rank", "lora_alpha", "quantization_config"} & set(kwargs)
         if any(kwargs.pop(name) is not None for name in sorted(unknown)):
             raise ValueError(f"{_UNLIKE_STOCK} Received: {sorted(unknown)}.")
+        if kwargs.pop("input_length", None) is not None:
+            # As the stock layer, for code that was written for older versions.
+            warnings.warn(
+                "Argument `input_length` is deprecated. Just remove it.", stacklevel=2
+            )
         super().__init__(**kwargs)
+        if self.dtype_policy.quantization_mode is not None:
+            raise ValueError(
+                f"{_UNLIKE_STOCK} Received: dtype={self.dtype_policy.name!r}."
+            )
         self.input_dim = input_dim = positive("input_dim", input_dim)
         self.output_dim = output_dim = positive("output_dim", output_dim)
         self.blocks = _blocks(input_dim, output_dim, density, blocks, tiers)
@@ -216,8 +236,8 @@ class TieredEmbedding(keras.layers.Layer):
         >>> layer.tiers
         [(3, 8), (1, 3), (6, 1)]
         """
+        geometry.check_order(counts, reserved)
         seen = np.array(counts)
-        geometry.check_order(seen, reserved)
         if (density is None) == (max_parameters is None):
             raise ValueError(
                 "Give a budget, `density` or `max_parameters`. Received: "
@@ -367,6 +387,7 @@ class TieredEmbedding(keras.layers.Layer):
         inputs_mask: Any = None,
     ) -> Any:
         """Looks up `(…)` ids, or turns `(…, output_dim)` states into logits."""
+        self._check_dense(inputs)
         if targets is not None:
             loss = self._loss(inputs, targets, sample_weight, training, inputs_mask)
             self.add_loss(loss)
@@ -430,6 +451,19 @@ class TieredEmbedding(keras.layers.Layer):
             )
         return vectors
 
+    def _check_dense(self, inputs: Any) -> None:
+        # Of Keras's symbols, of PyTorch, of TensorFlow, and of JAX.
+        flags = (getattr(inputs, name, False) for name in ("sparse", "is_sparse"))
+        if any(flag is True for flag in flags) or any(
+            hasattr(inputs, name) for name in ("dense_shape", "todense")
+        ):
+            raise ValueError(
+                f"Layer '{self.name}' takes dense tensors. Received a sparse one: "
+                f"{inputs!r}. Make it dense first, for example with "
+                "`keras.ops.convert_to_tensor(x, sparse=False)`, or with "
+                "`keras.Input(..., sparse=False)`."
+            )
+
     def _check_width(self, states: Any) -> None:
         if states.shape[-1] != self.output_dim:
             raise ValueError(
@@ -437,6 +471,31 @@ class TieredEmbedding(keras.layers.Layer):
                 f"logits. Received: states of shape {tuple(states.shape)}. Make the "
                 "last layer before it as wide, for example with a Dense."
             )
+
+    def _check_shapes(
+        self, states: Any, targets: Any, sample_weight: Any, mask: Any
+    ) -> None:
+        """Sees that there is one of each for each state, as far as sizes are known."""
+        wanted = tuple(states.shape[:-1])
+        found = _shape(targets)
+        if not _may_be(found, wanted):
+            raise ValueError(
+                f"Layer '{self.name}' takes one target for each state. Received: "
+                f"targets of shape {found} for states of shape {tuple(states.shape)}. "
+                f"Give targets of shape {wanted}."
+            )
+        for name, given in (("sample_weight", sample_weight), ("inputs_mask", mask)):
+            if given is None:
+                continue
+            found = _shape(given)
+            shape = found + (1,) * (len(wanted) - len(found))
+            if not _may_be(shape, wanted, stretched=True):
+                raise ValueError(
+                    f"`{name}` of layer '{self.name}' must be one number for each "
+                    "state, or for each of their first axes. Received: shape "
+                    f"{found} for states of shape {tuple(states.shape)}. Give it the "
+                    f"shape {wanted}."
+                )
 
     def _logits(self, states: Any) -> Any:
         self._check_width(states)
@@ -465,17 +524,29 @@ class TieredEmbedding(keras.layers.Layer):
     ) -> Any:
         self._check_width(states)
         targets = ops.cast(targets, "int32")
-        self._check_range(targets)
-        weights = ops.ones_like(targets, dtype="float32")
-        count = ops.sum(weights)
-        if mask is not None:
-            weights = weights * ops.cast(mask, "float32")
-            count = ops.sum(weights)
         if sample_weight is not None:
-            given = ops.cast(sample_weight, "float32")
-            for _ in range(len(weights.shape) - len(given.shape)):
+            sample_weight = ops.cast(sample_weight, "float32")
+        self._check_shapes(states, targets, sample_weight, mask)
+        self._check_range(targets)
+        shape = ops.shape(states)[:-1]
+        if None in (*targets.shape, *states.shape[:-1]):
+            # Sizes that only a graph's run knows: to stack is an error unless all are
+            # alike, while a sum alone would stretch what is of size 1.
+            targets = ops.sum(
+                ops.stack([targets, ops.zeros(shape, dtype="int32")]), axis=0
+            )
+
+        def of_states(given: Any) -> Any:
+            for _ in range(len(shape) - len(given.shape)):
                 given = ops.expand_dims(given, -1)
-            weights = weights * given
+            return ops.broadcast_to(given, shape)
+
+        weights = ops.ones(shape, dtype="float32")
+        if mask is not None:
+            weights = of_states(ops.cast(mask, "float32"))
+        count = ops.sum(weights)
+        if sample_weight is not None:
+            weights = weights * of_states(sample_weight)
         weights = weights / ops.maximum(count, 1)
         states = ops.reshape(states, (-1, self.output_dim))
         if self.projection_kernel is not None:
@@ -488,8 +559,8 @@ class TieredEmbedding(keras.layers.Layer):
             ops.reshape(targets, (-1,)),
             ops.reshape(weights, (-1,)),
             self.logit_soft_cap,
-            # Else nobody asks for them; of code of one's own nobody knows.
-            gradients=training is not False,
+            # Seldom wanted where nothing is trained; of other code nobody knows.
+            gradients_now=training is not False,
         )
 
     def _reverse_kernels(self) -> list[Any]:
@@ -550,15 +621,12 @@ class TieredEmbedding(keras.layers.Layer):
         inputs_mask: Any = None,
     ) -> Any:
         """What a call returns, without computing it."""
+        self._check_dense(inputs)
         upward = reverse or targets is not None
         if upward:
             self._check_width(inputs)
-        if targets is not None and len(targets.shape) != len(inputs.shape) - 1:
-            raise ValueError(
-                f"Layer '{self.name}' takes one target for each state. Received: "
-                f"targets of shape {tuple(targets.shape)} for states of shape "
-                f"{tuple(inputs.shape)}."
-            )
+        if targets is not None:
+            self._check_shapes(inputs, targets, sample_weight, inputs_mask)
         dtype = self.reverse_dtype if upward else None
         return keras.KerasTensor(
             self.compute_output_shape(inputs.shape, reverse, targets),
@@ -633,7 +701,7 @@ def _blocks(
 
 
 def _rate(name: str, rate: Any) -> float:
-    number = isinstance(rate, (int, float)) and not isinstance(rate, bool)
+    number = isinstance(rate, numbers.Real) and not isinstance(rate, bool)
     if not number or not 0 <= rate < 1:
         raise ValueError(
             f"`{name}` must lie in [0, 1): it is the share that is dropped. "
@@ -642,11 +710,26 @@ def _rate(name: str, rate: Any) -> float:
     return float(rate)
 
 
+def _shape(given: Any) -> tuple[Any, ...]:
+    """Of a tensor or a symbol, or of what will be converted to one."""
+    return tuple(given.shape) if hasattr(given, "shape") else np.shape(given)
+
+
+def _may_be(
+    found: tuple[Any, ...], wanted: tuple[Any, ...], stretched: bool = False
+) -> bool:
+    """Whether one shape may be another, some sizes of which nobody knows yet."""
+    return len(found) == len(wanted) and all(
+        a is None or b is None or a == b or (stretched and a == 1)
+        for a, b in zip(found, wanted, strict=True)
+    )
+
+
 def _cut(
     table: Any, tiers: Sequence[geometry.Tier], output_dim: int, name: str
 ) -> list[np.ndarray]:
     """The blocks of a dense table, which must be zero everywhere else."""
-    if isinstance(table, (list, tuple)) and np.ndim(table[0]) == 2:
+    if isinstance(table, (list, tuple)) and len(table) and np.ndim(table[0]) == 2:
         if len(table) > 1:
             raise ValueError(
                 f"`weights` of layer '{name}' is the table of the lookup, and no more. "
