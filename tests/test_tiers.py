@@ -238,11 +238,16 @@ def test_impossible_lengths_are_named(arguments, match):
             r"\[0\]=1 and counts\[1\]=2; 6 of 10 ids",
         ),
         ([0, 5, 9, 1], {"density": 0.5, "reserved": 1}, r"counts\[1\]=5.*2 of 4 ids"),
-        ([-1] * 10, {"density": 0.5}, "non-negative"),
+        ([-1] * 10, {"density": 0.5}, r"counts\[0\]=-1; 10 of 10 are not"),
         ([[1, 1]], {"density": 0.5}, r"shape \(1, 2\)"),
-        ([3, 2], {"density": 0.5, "reserved": 2}, "2 of them reserved"),
-        ([3, 2], {"density": 0.5, "reserved": -1}, "-1 of them reserved"),
-        ([3, float("nan")], {"density": 0.5}, "non-negative"),
+        ([3, 2], {"density": 0.5, "reserved": 2}, "0 to 1.*reserved=2"),
+        ([3, 2], {"density": 0.5, "reserved": -1}, "reserved=-1"),
+        ([3, 2], {"density": 0.5, "reserved": 1.0}, r"an integer.*reserved=1\.0"),
+        ([3, float("nan")], {"density": 0.5}, r"counts\[1\]=nan"),
+        ([float("inf"), 3], {"density": 0.5}, r"counts\[0\]=inf"),
+        (["9", "3"], {"density": 0.5}, r"numbers.*counts=\['9', '3'\]"),
+        ([[3], [2, 1]], {"density": 0.5}, r"numbers.*\[\[3\], \[2, 1\]\]"),
+        ({3: 2}, {"density": 0.5}, r"numbers.*counts=\{3: 2\}"),
         ([1] * 10, {"density": 0.05}, "Raise `density`"),
         ([1] * 10, {}, "density=None, max_parameters=None"),
         ([1] * 10, {"density": 0.5, "max_parameters": 9}, "density=0.5, max_param"),
@@ -253,6 +258,38 @@ def test_impossible_lengths_are_named(arguments, match):
 def test_impossible_counts_are_named(counts, arguments, match):
     with pytest.raises(ValueError, match=match):
         TieredEmbedding.from_counts(counts, 8, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("counts", "reserved", "match"),
+    [
+        ([1, 2], 2, "reserved=2"),
+        ([1, 2], True, "reserved=True"),
+        ([], 0, r"shape \(0,\)"),
+        (["b", "a"], 0, "must be a list or an array of numbers"),
+        ([1, np.nan], 0, "finite"),
+    ],
+)
+def test_an_order_of_impossible_counts_is_refused(counts, reserved, match):
+    for function in (tiers.frequency_order, tiers.check_order):
+        with pytest.raises(ValueError, match=match):
+            function(counts, reserved)
+
+
+def test_numbers_of_numpy_are_numbers():
+    plain = tiers.geometric_tiers(1000, 64, 0.25, 2)
+    for kind in (np.int64, np.float32):
+        found = tiers.geometric_tiers(
+            np.int32(1000), np.int64(64), np.float32(0.25), kind(2)
+        )
+        assert found == plain
+        layer = TieredEmbedding(
+            10, 8, density=1, word_dropout=kind(0), dropout=np.float32(0.5)
+        )
+        assert (layer.word_dropout, layer.dropout) == (0.0, 0.5)
+    # Small integers would overflow.
+    layer = TieredEmbedding(300, 8, tiers=np.array([[150, 8], [150, 1]], "uint8"))
+    assert layer.tiers == [(150, 8), (150, 1)]
 
 
 @given(st.lists(st.integers(0, 99), min_size=3, max_size=40), st.integers(0, 2))
@@ -303,7 +340,7 @@ def test_geometric_tiers_are_geometric():
     sizes = [n for n, _ in found]
     growth = np.divide(sizes[1:-1], sizes[:-2])
     np.testing.assert_allclose(growth, growth[0], rtol=1e-3)
-    with pytest.raises(ValueError, match="`factor` must be above 1"):
+    with pytest.raises(ValueError, match="`factor` must be a number above 1"):
         tiers.geometric_tiers(10, 8, 0.5, factor=1)
 
 

@@ -59,8 +59,8 @@ def compress_embedding(
     """
     table = _table_of(embedding)
     input_dim, output_dim = table.shape
+    geometry.check_order(counts, reserved)
     seen = np.array(counts)
-    geometry.check_order(seen, reserved)
     if seen.size != input_dim:
         raise ValueError(
             "`counts` must hold one count for each id. Received: "

@@ -14,6 +14,7 @@ most frequent word, as in Keras's own vocabularies.
 import itertools
 import math
 import numbers
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,14 +45,16 @@ def reduction_factor(density: float, blocks: int) -> float:
     return high
 
 
-def check_density(density: float) -> None:
-    """Sees that a share of a dense table's weights is one."""
+def check_density(density: Any) -> float:
+    """Sees that a share of a dense table's weights is one, and returns it."""
     number = isinstance(density, numbers.Real) and not isinstance(density, bool)
     if not number or not 0 < density <= 1:
         raise ValueError(
             "`density` must be a number in (0, 1], the share of a dense table's "
             f"weights to keep. Received: density={density!r}."
         )
+    # NumPy's numbers would make all that follows as coarse as they are.
+    return float(density)
 
 
 def default_blocks(density: float) -> int:
@@ -77,7 +80,7 @@ def blocks_from_density(
     Returns:
         `(rows, width)` for each block that holds anything.
     """
-    check_density(density)
+    density = check_density(density)
     if blocks is None:
         blocks = default_blocks(density) if density < 1 else 1
     blocks = min(positive("blocks", blocks), output_dim)
@@ -128,14 +131,16 @@ def blocks_from_tiers(
         `(rows, width)` for each block.
     """
     pairs: list[Any] = [tuple(one) if np.ndim(one) else (one,) for one in tiers]
-    for pair in pairs:
+    for number, pair in enumerate(pairs):
         if len(pair) != 2:
             raise ValueError(
                 "Each of `tiers` must be a pair (size, width). "
                 f"Received: {pair} in tiers={pairs}."
             )
-        positive("size of a tier", pair[0])
-        positive("width of a tier", pair[1])
+        pairs[number] = (
+            positive("size of a tier", pair[0]),
+            positive("width of a tier", pair[1]),
+        )
     total = sum(size for size, _ in pairs)
     if total != input_dim:
         raise ValueError(
@@ -199,11 +204,14 @@ def geometric_tiers(
     >>> geometric_tiers(10_000, 256, density=0.25)
     [(1192, 256), (2170, 64), (3950, 16), (2688, 4)]
     """
-    positive("input_dim", input_dim)
-    positive("output_dim", output_dim)
-    check_density(density)
-    if not (isinstance(factor, (int, float)) and 1 < factor < math.inf):
-        raise ValueError(f"`factor` must be above 1. Received: factor={factor!r}.")
+    input_dim = positive("input_dim", input_dim)
+    output_dim = positive("output_dim", output_dim)
+    density = check_density(density)
+    if not (isinstance(factor, numbers.Real) and 1 < factor < math.inf):
+        raise ValueError(
+            f"`factor` must be a number above 1. Received: factor={factor!r}."
+        )
+    factor = float(factor)
     widths: list[int] = []
     while len(widths) < _DEFAULT_BLOCKS and output_dim / factor ** len(widths) >= 1:
         widths.append(math.floor(output_dim / factor ** len(widths)))
@@ -250,18 +258,14 @@ def check_order(counts: Any, reserved: int = 0) -> None:
 
     Raises:
         ValueError: If some count is larger than the one before, with the first, how
-            many ids are affected, and what to do.
+            many ids are affected, and what to do. Also if `counts` are no finite
+            numbers of one axis, or no id is left that is not reserved.
 
     Example:
 
     >>> check_order([0, 12, 90, 41, 7], reserved=2)
     """
-    seen = np.asarray(counts)
-    if seen.ndim != 1 or not 0 <= reserved < seen.size or not np.all(seen >= 0):
-        raise ValueError(
-            "`counts` must hold one non-negative number for each id. "
-            f"Received: an array of shape {seen.shape}, {reserved} of them reserved."
-        )
+    seen, reserved = _counts(counts, reserved)
     # Not by differences: those of unsigned numbers are never negative.
     rising = np.flatnonzero(seen[reserved + 1 :] > seen[reserved:-1]) + reserved
     if rising.size:
@@ -289,14 +293,57 @@ def frequency_order(counts: Any, reserved: int = 0) -> np.ndarray:
         `vocabulary[order]` and `table[order]` are in the right order, and
         `np.argsort(order)[ids]` are the new numbers of `ids`.
 
+    Raises:
+        ValueError: If `counts` are no finite numbers of one axis, or no id is left
+            that is not reserved.
+
     Example:
 
     >>> frequency_order([0, 5, 90, 7], reserved=1).tolist()
     [0, 2, 3, 1]
     """
-    seen = np.asarray(counts)
+    seen, reserved = _counts(counts, reserved)
     words = np.argsort(-seen[reserved:].astype("float64"), kind="stable") + reserved
     return np.concatenate([np.arange(reserved), words])
+
+
+def _counts(counts: Any, reserved: Any) -> tuple[np.ndarray, int]:
+    """Counts as an array, and how many ids are no words, after checking both."""
+    try:
+        seen = np.asarray(counts)
+    except ValueError:  # Rows of different lengths.
+        seen = np.asarray(None)
+    # Python's and NumPy's numbers, and whether a word was seen at all.
+    if seen.dtype.kind not in "biuf":
+        shown = repr(counts)
+        shown = shown if len(shown) <= 60 else f"{shown[:60]}…"
+        raise ValueError(
+            "`counts` must be a list or an array of numbers, one for each id. "
+            f"Received: counts={shown}."
+        )
+    if seen.ndim != 1 or not seen.size:
+        raise ValueError(
+            "`counts` must hold one non-negative number for each id. "
+            f"Received: an array of shape {seen.shape}."
+        )
+    wrong = np.flatnonzero(~(np.isfinite(seen) & (seen >= 0)))
+    if wrong.size:
+        raise ValueError(
+            "`counts` must be finite and non-negative numbers. Received: "
+            f"counts[{wrong[0]}]={seen[wrong[0]]}; {wrong.size:,} of {seen.size:,} "
+            "are not."
+        )
+    try:
+        number = -1 if isinstance(reserved, bool) else operator.index(reserved)
+    except TypeError:
+        number = -1
+    if not 0 <= number < seen.size:
+        raise ValueError(
+            "`reserved` is how many ids at the beginning are no words: an integer from "
+            f"0 to {seen.size - 1}, as there are {seen.size} counts. Received: "
+            f"reserved={reserved!r}."
+        )
+    return seen, number
 
 
 def tiers_from_counts(
@@ -322,9 +369,9 @@ def tiers_from_counts(
         `(size, width)` from the most frequent words to the rarest. A word that was
         never seen counts half as much as the rarest that was.
     """
+    check_order(counts)
     seen = np.asarray(counts, "float64")
-    check_order(seen)
-    check_density(density)
+    density = check_density(density)
     blocks = default_blocks(density) if blocks is None else positive("blocks", blocks)
     steps = min(blocks, output_dim)
     # The lengths on offer; the shortest vectors still have one step.
