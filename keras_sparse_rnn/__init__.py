@@ -61,6 +61,15 @@ if not _is_command():
         match_dense,
         to_dense,
     )
+    from keras_sparse_rnn.training import (
+        ActivationRegularizer,
+        AveragedSGD,
+        ContiguousText,
+        ContiguousTraining,
+        ExactBackup,
+        NonMonotonicAveraging,
+        TemporalActivationRegularizer,
+    )
 
 if TYPE_CHECKING:
     from keras_sparse_rnn.export import (
@@ -74,8 +83,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ActivationRegularizer",
+    "AveragedSGD",
     "Budget",
+    "ContiguousText",
+    "ContiguousTraining",
     "Cost",
+    "ExactBackup",
     "ExportReport",
     "GroupedGRU",
     "GroupedGRUCell",
@@ -88,12 +102,14 @@ __all__ = [
     "KeptShare",
     "LayerCost",
     "LayerReport",
+    "NonMonotonicAveraging",
     "PruningReport",
     "RecurrentHighway",
     "RecurrentHighwayCell",
     "Rule",
     "SavedModelReport",
     "TFLiteModel",
+    "TemporalActivationRegularizer",
     "TieredEmbedding",
     "UnevenBidirectional",
     "WeightDropLSTM",

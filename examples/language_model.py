@@ -1,0 +1,151 @@
+"""Language models of both papers, trained by any of their methods.
+
+    python examples/language_model.py tiny
+    python examples/language_model.py wide-256 --text DIR --seed 1
+    python examples/language_model.py wide-256 --text DIR --method scheduled --keep 0.35
+    python examples/language_model.py medium --data tiny_shakespeare
+    python examples/language_model.py --list
+
+With no text it reads the documentation of Python. DIR holds three files, such as
+ptb.train.txt, ptb.valid.txt and ptb.test.txt, with a sentence on each line; a file
+alone is cut into three parts. Names after --data are those of tensorflow-datasets, with
+a text feature.
+
+Each run writes `NAME.jsonl` (a line for each epoch, and one at the end with the
+perplexity over every word, ends of lines included) and `NAME.keras`. A run that was
+interrupted goes on behind its last whole epoch when the same command is given again,
+and comes to the same end.
+"""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from language_models import runs, texts
+from language_models.configurations import CONFIGURATIONS
+
+STARTED = ("one-shot", "finetune")
+PULLED = ("lasso", "proximal", "weights", "rows")
+SHARED = ("scheduled", "one-shot")
+
+
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("configuration", nargs="?", choices=list(CONFIGURATIONS))
+    parser.add_argument(
+        "--list", action="store_true", help="all configurations and methods"
+    )
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--text", type=Path, help="a folder of three files, or a file")
+    source.add_argument("--data", help="a tensorflow-datasets name, e.g. lm1b")
+    parser.add_argument("--method", choices=list(runs.METHODS), default="plain")
+    parser.add_argument("--keep", type=float, help="share of the units that stay")
+    parser.add_argument(
+        "--strength", type=float, help="of a lasso, by words' mean loss"
+    )
+    parser.add_argument("--units", type=int, nargs="+", help="for --method direct")
+    parser.add_argument("--start", type=Path, help="a model that was trained before")
+    parser.add_argument("--epochs", type=int, help="in place of the configuration's")
+    parser.add_argument("--most-words", type=int, default=10_000, help="vocabulary")
+    parser.add_argument("--most-text", type=int, help="words of training text to use")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--name", help="of the run; made of its settings by default")
+    parser.add_argument("--out", type=Path, default=Path("saved_models/language_model"))
+    args = parser.parse_args(argv)
+    if args.list:
+        for name, config in CONFIGURATIONS.items():
+            print(f"{name:20} {config.about}")
+        print("\nMethods:")
+        for name, about in runs.METHODS.items():
+            print(f"{name:20} {about}")
+        raise SystemExit
+    if args.configuration is None:
+        parser.error("name a configuration; --list tells them")
+    method = args.method
+    for given, users, name in (
+        (args.keep, SHARED, "keep"),
+        (args.strength, PULLED, "strength"),
+        (args.units, ("direct",), "units"),
+        (args.start, STARTED, "start"),
+    ):
+        if given is None and method in users:
+            parser.error(f"--method {method} needs --{name}")
+        if given is not None and method not in users and name != "start":
+            parser.error(f"--{name} is for --method {' and '.join(users)}")
+    if args.keep is not None and not 0 < args.keep <= 1:
+        parser.error(f"--keep must lie in (0, 1], not {args.keep:g}")
+    if args.strength is not None and args.strength < 0:
+        parser.error(f"--strength must be 0 or more, not {args.strength:g}")
+    layers = len(CONFIGURATIONS[args.configuration].units)
+    if args.units is not None and len(args.units) != layers:
+        parser.error(
+            f"{args.configuration} has {layers} recurrent layers: --units takes as "
+            f"many numbers, not {len(args.units)}"
+        )
+    for name in (
+        "epochs",
+        "most_words",
+        "most_text",
+        *(["units"] if args.units else []),
+    ):
+        values = getattr(args, name)
+        for value in values if isinstance(values, list) else [values]:
+            if value is not None and value < 1:
+                parser.error(f"--{name.replace('_', '-')} must be at least 1")
+    if args.start is not None and not args.start.is_file():
+        parser.error(f"--start {args.start}: there is no such file")
+    return args
+
+
+def run_of(args: argparse.Namespace) -> runs.Run:
+    """The run of these arguments, by name."""
+    parts = [args.configuration]
+    if args.method != "plain":
+        parts.append(args.method)
+    if args.keep is not None:
+        parts.append(f"{args.keep:g}")
+    if args.strength is not None:
+        parts.append(f"{args.strength:g}")
+    if args.units is not None:
+        parts += [str(units) for units in args.units]
+    if args.start is not None and args.method not in STARTED:
+        parts.append("tuned")
+    parts.append(f"seed{args.seed}")
+    return runs.Run(
+        name=args.name or "-".join(parts),
+        configuration=args.configuration,
+        method=args.method,
+        seed=args.seed,
+        keep=args.keep,
+        strength=args.strength,
+        units=None if args.units is None else tuple(args.units),
+        start=args.start,
+        epochs=args.epochs,
+        folder=args.out,
+    )
+
+
+def main() -> None:
+    args = arguments()
+    text = texts.read(args.text, args.data, args.most_words, args.most_text)
+    print(
+        f"{text.source}: {len(text.train):,} words to learn, {len(text.valid):,} for "
+        f"validation, {len(text.test):,} for the test, {len(text.vocabulary):,} "
+        "different ones"
+    )
+    args.out.mkdir(parents=True, exist_ok=True)
+    found = runs.trained(run_of(args), text)
+    print(
+        f"{found['run']}: perplexity {found['valid']:.2f} in validation, "
+        f"{found['test']:.2f} in the test; units {found['units']}, "
+        f"{found['parameters']:,} weights, {found['seconds']:.0f} s of training"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The parts of `examples/language_model.py`."""

@@ -1,0 +1,110 @@
+"""What a run writes down: a line for each epoch, and one at the end."""
+
+import datetime
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+
+import keras_sparse_rnn as ksr
+
+
+class Records:
+    """The lines of one run, in a file of JSON lines.
+
+    Each epoch has one line, also where a run was interrupted and an epoch trained
+    again; the last line of a finished run has `"final": true`.
+
+    Args:
+        path: The file.
+        facts: What every line says: the run's name, its settings, its data.
+    """
+
+    def __init__(self, path: Path, facts: dict[str, Any]):
+        self.path = path
+        # As JSON has it.
+        self.facts = json.loads(json.dumps(facts))
+
+    def lines(self) -> list[dict[str, Any]]:
+        """All lines so far."""
+        if not self.path.exists():
+            return []
+        return [json.loads(line) for line in self.path.read_text().splitlines()]
+
+    def check(self) -> None:
+        """Raises if the file is of a run with other settings."""
+        for line in self.lines():
+            different = {
+                name: (line.get(name), value)
+                for name, value in self.facts.items()
+                if line.get(name) != value
+            }
+            if different:
+                raise SystemExit(
+                    f"{self.path} is of a run with other settings; give this one "
+                    "another --name, or remove it. Different (there, here): "
+                    f"{different}"
+                )
+
+    def final(self) -> dict[str, Any] | None:
+        """The last line of a finished run."""
+        found = [line for line in self.lines() if line.get("final")]
+        return found[-1] if found else None
+
+    def add(self, **values: Any) -> None:
+        """Writes one more line."""
+        self._write([*self.lines(), {**self.facts, **values}])
+
+    def forget_from(self, epoch: int) -> None:
+        """Drops the lines of an epoch and later ones, which are trained again."""
+        lines = self.lines()
+        kept = [line for line in lines if line.get("epoch", 0) <= epoch]
+        if len(kept) < len(lines):
+            self._write(kept)
+
+    def values(self, name: str) -> list[float]:
+        """A value of each epoch so far."""
+        return [line[name] for line in self.lines() if name in line and "epoch" in line]
+
+    def _write(self, lines: list[dict[str, Any]]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        beside = self.path.with_suffix(".part")
+        beside.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        beside.replace(self.path)
+
+
+def all_runs(folder: Path) -> Iterator[dict[str, Any]]:
+    """The last lines of all finished runs of a folder."""
+    for path in sorted(folder.glob("*.jsonl")):
+        for line in path.read_text().splitlines():
+            found = json.loads(line)
+            if found.get("final"):
+                yield found
+
+
+def where() -> dict[str, str]:
+    """On what something was measured."""
+    backend = keras.backend.backend()
+    version = sys.modules[backend].__version__
+    return {
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "processor": _processor(),
+        "python": platform.python_version(),
+        "keras": f"{keras.__version__} on {backend} {version}",
+        "package": ksr.__version__,
+        "date": str(datetime.date.today()),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    named = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
+    return named[0] if named else platform.processor()

@@ -1,0 +1,79 @@
+"""What ISS has to beat: pulls on single weights, and on rows and columns.
+
+Both are the baselines of Wen et al. (ICLR 2018): weights are pulled towards zero in the
+loss, and those that come near are set to zero after each step.
+"""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+# In the papers' code, for the weights of all but the embedding.
+THRESHOLD = 1e-4
+
+
+@keras.saving.register_keras_serializable("language_models")
+class RowsAndColumns(keras.regularizers.Regularizer):
+    """The norms of all rows and all columns of a matrix, times a strength."""
+
+    def __init__(self, strength: float):
+        self.strength = strength
+
+    def __call__(self, x: Any) -> Any:
+        squares = ops.square(x)
+        # Of a row that is all zero a root has no gradient.
+        rows = ops.sqrt(ops.sum(squares, axis=0) + 1e-8)
+        columns = ops.sqrt(ops.sum(squares, axis=1) + 1e-8)
+        return self.strength * (ops.sum(rows) + ops.sum(columns))
+
+    def get_config(self) -> dict[str, Any]:
+        return {"strength": self.strength}
+
+
+@keras.saving.register_keras_serializable("language_models")
+class Threshold(keras.constraints.Constraint):
+    """Small weights are zero."""
+
+    def __init__(self, least: float = THRESHOLD):
+        self.least = least
+
+    def __call__(self, w: Any) -> Any:
+        value = ops.convert_to_tensor(w)
+        return value * ops.cast(ops.abs(value) >= self.least, value.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"least": self.least}
+
+
+def single_weights(strength: float) -> tuple[dict[str, Any], dict[str, Any]]:
+    """L1 with thresholding, for recurrent layers and for the dense one."""
+    return _arguments(keras.regularizers.L1(strength), True)
+
+
+def rows_and_columns(strength: float) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Lasso of rows and columns with thresholding, of the recurrent layers."""
+    recurrent, _ = _arguments(RowsAndColumns(strength), False)
+    return recurrent, {}
+
+
+def _arguments(pull: Any, dense: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    near_zero = Threshold()
+    kernel = {"kernel_regularizer": pull, "kernel_constraint": near_zero}
+    recurrent = {
+        **kernel,
+        "recurrent_regularizer": pull,
+        "recurrent_constraint": near_zero,
+    }
+    return recurrent, kernel if dense else {}
+
+
+def share_of_zeros(model: keras.Model) -> float:
+    """Of the weights of all kernels but the embedding's."""
+    zeros = size = 0
+    for variable in model.trainable_variables:
+        if "kernel" in variable.path:
+            value = ops.convert_to_numpy(variable)
+            zeros += int((value == 0).sum())
+            size += value.size
+    return zeros / size
