@@ -100,6 +100,38 @@ def test_tiers_and_blocks_are_too_much():
         compress_embedding(trained(), COUNTS, tiers=[(SIZE, 3)], blocks=3)
 
 
+def least_of_one_tier(embedding, budget):
+    """The least error of vectors that are all alike, by principal components."""
+    values = array(embedding.embeddings) * np.sqrt(COUNTS)[:, None]
+    singular = np.linalg.svd(values, compute_uv=False)
+    return float((singular[budget // (SIZE + WIDTH) :] ** 2).sum())
+
+
+def test_a_table_of_few_directions_is_kept_whole():
+    embedding = trained()
+    table = array(embedding.embeddings)
+    left, singular, right = np.linalg.svd(table, full_matrices=False)
+    embedding.set_weights([(left[:, :2] * singular[:2]) @ right[:2]])
+    # Two features of each word, and a projection of two.
+    budget = 2 * (SIZE + WIDTH)
+    small = compress_embedding(embedding, COUNTS, max_parameters=budget)
+    assert small.count_params() <= budget
+    assert error(small, embedding) < 1e-5 * np.square(table).sum()
+
+
+@pytest.mark.parametrize("budget", [68, 100, 150, 300, 450, 1000])
+def test_no_budget_has_more_error_than_vectors_that_are_alike(budget):
+    embedding = trained()
+    small = compress_embedding(embedding, COUNTS, max_parameters=budget)
+    assert small.count_params() <= budget
+    least = least_of_one_tier(embedding, budget)
+    assert error(small, embedding) <= least * (1 + 1e-4) + 1e-6
+    # As many lengths as are asked for, by the counts.
+    small = compress_embedding(embedding, COUNTS, max_parameters=budget, blocks=3)
+    assert small.count_params() <= budget
+    assert len(small.tiers) <= 3
+
+
 def test_a_share_of_the_weights_is_kept_and_most_of_the_table():
     embedding = trained(mask_zero=True)
     small = compress_embedding(embedding, COUNTS, density=0.6, reserved=1)
@@ -177,7 +209,8 @@ def test_the_dense_layer_of_a_tiered_one(arguments):
         (layers.Embedding(SIZE, WIDTH), {"density": 0.5}, "must be a built"),
         (trained, {}, "Give the size in one way"),
         (trained, {"density": 0.5, "max_parameters": 9}, "Give the size in one way"),
-        (trained, {"max_parameters": 64}, "projection of 8 features alone has 64"),
+        (trained, {"max_parameters": 67}, "to 8, are 68 weights, and only 67 are to"),
+        (trained, {"density": 0.5, "blocks": 0}, "blocks=0"),
         (trained, {"density": 2.0}, "density=2.0"),
         (trained, {"tiers": [(9, 3)]}, "must sum to `input_dim`"),
         (trained, {"density": 0.5, "counts": COUNTS[1:]}, "59 counts for input_dim=60"),

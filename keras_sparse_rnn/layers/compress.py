@@ -1,5 +1,6 @@
 """A trained embedding as a tiered one, and back."""
 
+import contextlib
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +15,8 @@ from keras_sparse_rnn.layers.tiered_embedding import TieredEmbedding
 # Of one start, and of each before the best is chosen.
 _STEPS, _FIRST_STEPS = 2000, 20
 _STARTS = 6
+# Of each choice of lengths before the best is chosen.
+_STEPS_OF_A_CHOICE = 3
 
 
 def compress_embedding(
@@ -31,8 +34,12 @@ def compress_embedding(
     features that all of them keep, and `projection=True` turns them back. The error
     is the sum over all words of their count times the squared distance between the old
     vector and the new one; turns are improved from several starts until nothing is
-    gained. With a single tier that is the least error there is. The layer takes the
-    place of the old one in its model, tied or not, and is to be fine-tuned there.
+    gained. With a single tier that is the least error there is. Of a `density` or
+    `max_parameters` several choices of lengths are tried, and the one with the least
+    error kept: those that follow the counts, those of `geometric_tiers`, and vectors
+    that are all alike, which is the best where the table has few directions. The layer
+    takes the place of the old one in its model, tied or not, and is to be fine-tuned
+    there.
 
     Args:
         embedding: A built `keras.layers.Embedding`, or a `ReversibleEmbedding` with
@@ -41,7 +48,7 @@ def compress_embedding(
         density: Share of the weights to keep, those of the projection included.
         max_parameters: Or how many weights to keep at most.
         tiers: Or pairs `(size, width)`, as for `TieredEmbedding`.
-        blocks: Number of different lengths, 10 by default, more below a density of 0.2.
+        blocks: Number of different lengths. With it lengths follow the counts.
         reserved: How many ids at the beginning are no words, as for
             `TieredEmbedding.from_counts`.
 
@@ -83,19 +90,25 @@ def compress_embedding(
             budget = int(density * table.size)
         else:
             budget = positive("max_parameters", max_parameters)
-        if budget <= output_dim * output_dim:
+        if blocks is not None:
+            positive("blocks", blocks)
+        if budget < input_dim + output_dim:
             raise ValueError(
-                f"The projection of {output_dim} features alone has "
-                f"{output_dim * output_dim:,} weights, and only {budget:,} are to be "
-                "kept. Keep more."
+                f"A vector of one feature for each of {input_dim:,} words, and its "
+                f"projection to {output_dim}, are {input_dim + output_dim:,} weights, "
+                f"and only {budget:,} are to be kept. Keep more."
             )
         ranks = seen.copy()
         ranks[:reserved] = seen.max()
-        tiers = _affordable(ranks, output_dim, budget, blocks)
-    geometry.blocks_from_tiers(tiers, input_dim, output_dim)
-    lengths = [(int(size), int(width)) for size, width in tiers]
+        choices = _affordable(ranks, output_dim, budget, blocks)
+    else:
+        geometry.blocks_from_tiers(tiers, input_dim, output_dim)
+        choices = [[(int(size), int(width)) for size, width in tiers]]
     # Words that were never seen count a little.
     weights = np.maximum(seen, 0.5)
+    lengths = choices[0]
+    if len(choices) > 1:
+        lengths = max(choices, key=lambda one: _kept(table, one, weights))
     turn = best_turn(table, lengths, weights)
     config = embedding.get_config()
     names = ["name", "trainable", "dtype", "mask_zero"]
@@ -121,16 +134,35 @@ def compress_embedding(
 
 def _affordable(
     counts: np.ndarray, output_dim: int, budget: int, blocks: int | None
-) -> list[geometry.Tier]:
-    """Tiers that leave room for the projection, which is as long as the longest."""
+) -> list[list[geometry.Tier]]:
+    """Choices of tiers that leave room for the projection, as long as the longest."""
 
-    def beside(longest: int) -> list[geometry.Tier]:
-        share = (budget - longest * output_dim) / (counts.size * output_dim)
-        return geometry.tiers_from_counts(counts, output_dim, min(1.0, share), blocks)
+    def share(longest: int, width: int) -> float:
+        """Of a table so wide, beside the projection of the longest vectors."""
+        return min(1.0, (budget - longest * output_dim) / (counts.size * width))
 
-    tiers = beside(output_dim)
-    more = beside(tiers[0][1])
-    return more if more[0][1] <= tiers[0][1] else tiers
+    def by_counts(most: int) -> list[geometry.Tier]:
+        tiers = geometry.tiers_from_counts(counts, most, share(most, most), blocks)
+        # If none is as long as it may be, the projection leaves more.
+        longest = tiers[0][1]
+        more = geometry.tiers_from_counts(counts, most, share(longest, most), blocks)
+        return more if more[0][1] <= longest else tiers
+
+    def by_factor(most: int) -> list[geometry.Tier]:
+        return geometry.geometric_tiers(counts.size, most, share(most, most))
+
+    found = []
+    if blocks is None:
+        width = min(output_dim, budget // (counts.size + output_dim))
+        found.append([(counts.size, width)])
+    most = output_dim
+    while most:
+        for choice in (by_counts, by_factor) if blocks is None else (by_counts,):
+            # Beside the projection of long vectors there may be no room for any.
+            with contextlib.suppress(ValueError):
+                found.append(choice(most))
+        most //= 2
+    return [one for k, one in enumerate(found) if one not in found[:k]]
 
 
 def best_turn(
@@ -151,6 +183,31 @@ def best_turn(
 
     Returns:
         `(output_dim, output_dim)`: a direction in each row.
+    """
+    # Of one tier nothing is better than the principal components.
+    draws = _STARTS if len(tiers) > 1 else 0
+    return _ascended(table, tiers, weights, draws, _FIRST_STEPS, _STEPS)[1]
+
+
+def _kept(
+    table: np.ndarray, tiers: Sequence[geometry.Tier], weights: np.ndarray
+) -> float:
+    """About how much of a table some tiers can keep, in a few steps."""
+    return _ascended(table, tiers, weights, 0, _STEPS_OF_A_CHOICE, 0)[0]
+
+
+def _ascended(
+    table: np.ndarray,
+    tiers: Sequence[geometry.Tier],
+    weights: np.ndarray,
+    draws: int,
+    first_steps: int,
+    steps: int,
+) -> tuple[float, np.ndarray]:
+    """How much is kept, and the turn that keeps it.
+
+    With `draws` random starts, `first_steps` from each start, and `steps` from where
+    the best of them led.
     """
     values = table.astype("float64") * np.sqrt(weights)[:, None]
     edges = np.cumsum([0, *(size for size, _ in tiers)])
@@ -179,12 +236,12 @@ def best_turn(
 
     random = np.random.default_rng(0)
     starts = [_components(sums[-1]), _in_turn(sums, tiers)]
-    for _ in range(_STARTS):
+    for _ in range(draws):
         drawn, _ = np.linalg.qr(random.standard_normal((output_dim, output_dim)))
         starts.append(drawn)
-    tried = [improved(start, _FIRST_STEPS) for start in starts]
-    _, best = max(tried, key=lambda one: one[0])
-    return improved(best, _STEPS)[1]
+    tried = [improved(start, first_steps) for start in starts]
+    best = max(tried, key=lambda one: one[0])
+    return improved(best[1], steps) if steps else best
 
 
 def _components(form: np.ndarray) -> np.ndarray:
