@@ -16,7 +16,8 @@ With no data it learns what each name in the source of Python's standard library
 function, a class, an argument, an attribute, a module, a variable, and so on. Files
 hold a token and its tags on each line, separated by tabs, and an empty line after each
 sentence; --tags is the column to learn. Names of data sets are those of
-tensorflow-datasets.
+tensorflow-datasets. It runs on TensorFlow, of which it needs tf.data and the export, so
+KERAS_BACKEND must be unset or "tensorflow".
 """
 
 import argparse
@@ -435,6 +436,12 @@ def both(args: argparse.Namespace, parts: dict[str, list[Sentence]]) -> dict[str
             f"{row['bytes'] / 1000:>8,.0f}{100 * row['accuracy']:>9.2f}%"
             f"{100 * row['same_as_keras']:>14.2f}%"
         )
+    for plain, small in zip(rows[::2], rows[1::2], strict=True):
+        if small["bytes"] == plain["bytes"]:
+            print(
+                f"'{small['name']}' is as large as '{plain['name']}': blocks of fewer "
+                "than 1,024 weights stay float."
+            )
     return {"files": rows}
 
 
@@ -616,6 +623,11 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     args = arguments()
+    if keras.backend.backend() != "tensorflow":
+        raise SystemExit(
+            "This example needs Keras on TensorFlow, for tf.data and the export, but "
+            f"Keras runs on {keras.backend.backend()}: set KERAS_BACKEND=tensorflow."
+        )
     args.out.mkdir(parents=True, exist_ok=True)
     if args.files:
         names = ("train", "dev", "test")

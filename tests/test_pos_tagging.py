@@ -167,6 +167,9 @@ def test_tagger_learns_and_its_files_tag_alike(
     assert rows[2]["embedding"] < 0.3 * rows[0]["embedding"]
     printed = capsys.readouterr().out
     assert f"{rows[2]['bytes'] / 1000:,.0f}" in printed.split("tiered float32")[1]
+    # So few words that all blocks of the short vectors stay as they are.
+    assert rows[2]["bytes"] == rows[3]["bytes"]
+    assert "'tiered int8' is as large as 'tiered float32': blocks" in printed
 
 
 @pytest.mark.long
@@ -207,6 +210,12 @@ def test_impossible_settings_are_named(script, arguments, message, capsys):
     with pytest.raises(SystemExit):
         script.arguments(arguments)
     assert message in capsys.readouterr().err
+
+
+def test_another_backend_is_refused(script, files, monkeypatch):
+    monkeypatch.setattr(script.keras.backend, "backend", lambda: "jax")
+    with pytest.raises(SystemExit, match=r"runs on jax: set KERAS_BACKEND=tensorflow"):
+        run(script, monkeypatch, "--files", *files)
 
 
 @pytest.mark.parametrize(
