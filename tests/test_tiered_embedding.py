@@ -426,6 +426,18 @@ def test_weights_are_a_table_to_start_with():
             TieredEmbedding(10, 6, tiers=TIERS, weights=nothing)
 
 
+def test_weights_of_a_stock_model_are_given_by_value():
+    def model(layer):
+        start = keras.Input((3,), dtype="int32")
+        return keras.Model(start, layers.Dense(2)(layer(start)))
+
+    stock = model(layers.Embedding(10, 6))
+    ours = model(TieredEmbedding(10, 6, density=1, blocks=1))
+    ours.set_weights(stock.get_weights())
+    ids = np.array([[0, 4, 9]])
+    np.testing.assert_array_equal(array(ours(ids)), array(stock(ids)))
+
+
 def test_from_counts_keeps_a_budget_and_what_is_reserved():
     counts = [0, 3, *(1000 // rank for rank in range(1, 99))]
     layer = TieredEmbedding.from_counts(
