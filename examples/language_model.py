@@ -5,6 +5,7 @@
     python examples/language_model.py wide-256 --text DIR --method scheduled --keep 0.35
     python examples/language_model.py medium --data tiny_shakespeare
     python examples/language_model.py --list
+    python examples/language_model.py --results
 
 With no text it reads the documentation of Python. DIR holds three files, such as
 ptb.train.txt, ptb.valid.txt and ptb.test.txt, with a sentence on each line; a file
@@ -24,12 +25,12 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from language_models import runs, texts
+from language_models import magnitude, results, runs, shipping, texts
 from language_models.configurations import CONFIGURATIONS
 
 STARTED = ("one-shot", "finetune")
 PULLED = ("lasso", "proximal", "weights", "rows")
-SHARED = ("scheduled", "one-shot")
+SHARED = ("scheduled", "one-shot", "magnitude")
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -40,17 +41,25 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--list", action="store_true", help="all configurations and methods"
     )
+    parser.add_argument(
+        "--results", action="store_true", help="tables and a plot of what is in --out"
+    )
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--text", type=Path, help="a folder of three files, or a file")
     source.add_argument("--data", help="a tensorflow-datasets name, e.g. lm1b")
     parser.add_argument("--method", choices=list(runs.METHODS), default="plain")
-    parser.add_argument("--keep", type=float, help="share of the units that stay")
+    parser.add_argument(
+        "--keep", type=float, help="share of the units that stay (magnitude: weights)"
+    )
     parser.add_argument(
         "--strength", type=float, help="of a lasso, by words' mean loss"
     )
     parser.add_argument("--units", type=int, nargs="+", help="for --method direct")
     parser.add_argument("--start", type=Path, help="a model that was trained before")
     parser.add_argument("--epochs", type=int, help="in place of the configuration's")
+    parser.add_argument(
+        "--ship", action="store_true", help="export it, and measure the files"
+    )
     parser.add_argument("--most-words", type=int, default=10_000, help="vocabulary")
     parser.add_argument("--most-text", type=int, help="words of training text to use")
     parser.add_argument("--seed", type=int, default=1)
@@ -64,6 +73,8 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         for name, about in runs.METHODS.items():
             print(f"{name:20} {about}")
         raise SystemExit
+    if args.results:
+        return args
     if args.configuration is None:
         parser.error("name a configuration; --list tells them")
     method = args.method
@@ -132,6 +143,9 @@ def run_of(args: argparse.Namespace) -> runs.Run:
 
 def main() -> None:
     args = arguments()
+    if args.results:
+        results.show(args.out)
+        return
     text = texts.read(args.text, args.data, args.most_words, args.most_text)
     print(
         f"{text.source}: {len(text.train):,} words to learn, {len(text.valid):,} for "
@@ -139,12 +153,28 @@ def main() -> None:
         "different ones"
     )
     args.out.mkdir(parents=True, exist_ok=True)
-    found = runs.trained(run_of(args), text)
+    run = run_of(args)
+    by = magnitude if run.method == "magnitude" else runs
+    found = by.trained(run, text)
     print(
         f"{found['run']}: perplexity {found['valid']:.2f} in validation, "
         f"{found['test']:.2f} in the test; units {found['units']}, "
         f"{found['parameters']:,} weights, {found['seconds']:.0f} s of training"
     )
+    if args.ship and run.method != "magnitude":
+        for line in shipping.ship(run.name, run.file, text):
+            print(
+                f"{line['quantize'] or 'float32':10} {line['bytes']:>12,} bytes, "
+                f"perplexity {line['test']:.2f}, {line['word_ms']:.3f} ms a word, "
+                f"{line['window_ms']:.2f} ms for {shipping.WINDOW}"
+            )
+    for file in found.get("files", []):
+        latency = file["window_ms"]
+        runs_in = "LiteRT can't run it" if latency is None else f"{latency:.2f} ms"
+        print(
+            f"{file['kind']:14} {file['bytes']:>12,} bytes ({file['gzip_bytes']:,} by "
+            f"gzip), {runs_in} for {shipping.WINDOW}"
+        )
 
 
 if __name__ == "__main__":

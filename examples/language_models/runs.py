@@ -25,6 +25,7 @@ METHODS = {
     "one-shot": "units of a trained model (--start) go at once, the rest is tuned",
     "weights": "L1 on single weights with a threshold, as strong as --strength",
     "rows": "lasso on rows and columns with a threshold, as strong as --strength",
+    "magnitude": "single weights go, by tensorflow-model-optimization on Keras 2",
     "direct": "a dense model with --units from the beginning",
     "finetune": "averaged SGD from the first step on, of a trained model (--start)",
 }
@@ -39,7 +40,7 @@ class Run:
         configuration: One of `CONFIGURATIONS`.
         method: One of `METHODS`.
         seed: Of weights, dropout and windows.
-        keep: Share of the units that stay.
+        keep: Share of the units that stay; for "magnitude" of the weights.
         strength: Of a lasso, for a loss that is the mean over words.
         units: For "direct".
         start: A model to start from, `None` for new weights.

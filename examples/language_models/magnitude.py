@@ -1,0 +1,101 @@
+"""Runs of tensorflow-model-optimization's magnitude pruning, beside ours."""
+
+import gzip
+import importlib.util
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import keras_sparse_rnn as ksr
+from language_models import runs
+from language_models.records import Records, where
+from language_models.shipping import WINDOW
+from language_models.texts import Text
+
+
+def trained(run: runs.Run, text: Text) -> dict[str, Any]:
+    """Trains in a process of its own, unless that was done before; the last line."""
+    config = run.config
+    if config.tied or config.depth or config.dense_units or config.jitter:
+        raise SystemExit(
+            "--method magnitude is for untied models of dense LSTMs: the toolkit knows "
+            f"no other layers. {run.configuration} is {config.about}."
+        )
+    if importlib.util.find_spec("tensorflow_model_optimization") is None:
+        raise SystemExit(
+            "--method magnitude needs tensorflow-model-optimization: "
+            "pip install keras-sparse-rnn[tfmot]"
+        )
+    facts = {
+        "run": run.name,
+        "configuration": run.configuration,
+        "method": run.method,
+        "seed": run.seed,
+        "settings": {**asdict(config), "keep": run.keep},
+        "data": text.source,
+        "data_hash": text.hash,
+        "train_words": len(text.train),
+    }
+    records = Records(run.folder / f"{run.name}.jsonl", facts)
+    records.check()
+    if (final := records.final()) is not None:
+        print(f"{run.name} was trained before; see {records.path}")
+        return final
+    found = _in_its_process(run, text)
+    files = found.pop("files")
+    records.add(
+        final=True,
+        **found,
+        units=list(config.units),
+        embedding=config.embedding,
+        files=[_measured(run, text, file) for file in files],
+        **where(),
+    )
+    return records.lines()[-1]
+
+
+def _in_its_process(run: runs.Run, text: Text) -> dict[str, Any]:
+    assert run.keep is not None
+    with tempfile.TemporaryDirectory() as folder:
+        ids = Path(folder) / "ids.npz"
+        np.savez(ids, train=text.train, valid=text.valid, test=text.test, end=text.end)
+        settings = Path(folder) / "settings.json"
+        results = run.folder / f"{run.name}.results.json"
+        settings.write_text(
+            json.dumps(
+                {
+                    **asdict(run.config),
+                    "name": run.name,
+                    "seed": run.seed,
+                    "sparsity": 1 - run.keep,
+                    "words": len(text.vocabulary),
+                    "window": WINDOW,
+                    "ids": str(ids),
+                }
+            )
+        )
+        program = Path(__file__).with_name("magnitude_process.py")
+        subprocess.run(
+            [sys.executable, str(program), str(settings), str(results)], check=True
+        )
+        found = json.loads(results.read_text())
+        results.unlink()
+    return found
+
+
+def _measured(run: runs.Run, text: Text, file: dict[str, Any]) -> dict[str, Any]:
+    path = run.folder / file["file"]
+    # What its users are told to do with the zeros.
+    file = {**file, "gzip_bytes": len(gzip.compress(path.read_bytes()))}
+    try:
+        latency = ksr.TFLiteModel(path, threads=1).latency(text.test[None, :WINDOW])
+    except RuntimeError as error:
+        # The runtime refuses some sparse files.
+        return {**file, "window_ms": None, "error": str(error)}
+    return {**file, "window_ms": latency}

@@ -1,0 +1,172 @@
+"""Magnitude pruning by tensorflow-model-optimization, in a process of its own.
+
+It works on Keras 2 only, so this program imports nothing of Keras 3. `magnitude`
+starts it with a file of settings and ids, and it writes a file of results:
+
+    python magnitude_process.py settings.json results.json
+
+The model is the one of `models.build`, untied and without groups, made of Keras 2
+layers, and trained in the same way. Single weights of all LSTMs and of the dense layer
+go on the toolkit's polynomial schedule.
+"""
+
+import json
+import math
+import os
+import sys
+import time
+from pathlib import Path
+
+os.environ["TF_USE_LEGACY_KERAS"] = "1"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_model_optimization as tfmot
+import tf_keras as keras
+
+
+def main(settings_file, results_file):
+    settings = json.loads(Path(settings_file).read_text())
+    ids = np.load(settings["ids"])
+    keras.utils.set_random_seed(settings["seed"])
+    batch, steps = settings["batch"], settings["steps"]
+    x, y = windows(ids["train"], batch, steps)
+    model = language_model(settings, batch, steps)
+    count = len(x) // batch
+    total = settings["epochs"] * count
+    schedule = tfmot.sparsity.keras.PolynomialDecay(
+        0.0,
+        settings["sparsity"],
+        begin_step=round(0.15 * total),
+        end_step=round(0.6 * total),
+        frequency=max(1, total // 100),
+    )
+
+    def pruned(layer):
+        kinds = (keras.layers.LSTM, keras.layers.Dense)
+        if not isinstance(layer, kinds):
+            return layer
+        return tfmot.sparsity.keras.prune_low_magnitude(layer, schedule)
+
+    model = keras.models.clone_model(model, clone_function=pruned)
+    model.compile(
+        keras.optimizers.SGD(settings["rate"], global_clipnorm=settings["clip"]),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+
+    def rate(epoch, _):
+        late = max(0, epoch + 1 - settings["full_rate"])
+        return settings["rate"] * settings["decay"] ** late
+
+    class Told(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            self.model.reset_states()
+            self.begin = time.perf_counter()
+
+        def on_epoch_end(self, epoch, logs=None):
+            spent = time.perf_counter() - self.begin
+            print(
+                f"epoch {epoch + 1}: {spent:.0f} s, loss {logs['loss']:.3f}", flush=True
+            )
+
+    begin = time.perf_counter()
+    model.fit(
+        x,
+        y,
+        batch_size=batch,
+        epochs=settings["epochs"],
+        shuffle=False,
+        verbose=0,
+        callbacks=[
+            tfmot.sparsity.keras.UpdatePruningStep(),
+            keras.callbacks.LearningRateScheduler(rate),
+            Told(),
+        ],
+    )
+    seconds = time.perf_counter() - begin
+    model = tfmot.sparsity.keras.strip_pruning(model)
+    kernels = [w.numpy() for w in model.trainable_weights if "kernel" in w.name]
+    zeros = sum(int((k == 0).sum()) for k in kernels) / sum(k.size for k in kernels)
+    found = {"seconds": seconds, "zeros": zeros, "parameters": model.count_params()}
+    for part in ("valid", "test"):
+        found[part] = perplexity(settings, model, ids[part], int(ids["end"]))
+    found["files"] = files(settings, model, Path(results_file).parent)
+    Path(results_file).write_text(json.dumps(found))
+
+
+def windows(ids, batch, steps):
+    count = (len(ids) - 1) // (batch * steps)
+    kept = count * batch * steps
+
+    def cut(part):
+        rows = part[:kept].reshape(batch, count, steps)
+        return rows.swapaxes(0, 1).reshape(-1, steps)
+
+    return cut(ids[:-1]), cut(ids[1:])
+
+
+def language_model(settings, batch, steps, stateful=True):
+    start = keras.initializers.RandomUniform(-settings["scale"], settings["scale"])
+    layers = [
+        keras.layers.InputLayer(batch_input_shape=(batch, steps), dtype="int32"),
+        keras.layers.Embedding(
+            settings["words"], settings["embedding"], embeddings_initializer=start
+        ),
+        keras.layers.Dropout(settings["input_dropout"]),
+    ]
+    for number, units in enumerate(settings["units"]):
+        last = number == len(settings["units"]) - 1
+        layers += [
+            keras.layers.LSTM(
+                units,
+                return_sequences=True,
+                stateful=stateful,
+                unit_forget_bias=False,
+                kernel_initializer=start,
+                recurrent_initializer=start,
+            ),
+            keras.layers.Dropout(
+                settings["output_dropout" if last else "hidden_dropout"]
+            ),
+        ]
+    layers.append(keras.layers.Dense(settings["words"], kernel_initializer=start))
+    return keras.Sequential(layers)
+
+
+def perplexity(settings, model, ids, end):
+    reader = language_model(settings, 1, None)
+    reader.set_weights(model.get_weights())
+    before = np.concatenate([[end], ids[:-1]])
+    total = 0.0
+    for begin in range(0, len(ids), 500):
+        here = slice(begin, begin + 500)
+        logits = reader.predict_on_batch(before[None, here])[0].astype("float64")
+        most = logits.max(axis=-1, keepdims=True)
+        norms = np.log(np.exp(logits - most).sum(axis=-1)) + most[:, 0]
+        total += float((norms - logits[np.arange(len(norms)), ids[here]]).sum())
+    return math.exp(total / len(ids))
+
+
+def files(settings, model, folder):
+    """As TensorFlow's converter writes them; sparse ones are an experiment of its."""
+    found = []
+    plain = language_model(settings, 1, settings["window"], stateful=False)
+    plain.set_weights(model.get_weights())
+    optimize = tf.lite.Optimize
+    for kind, optimizations in (
+        ("float32", []),
+        ("float32 sparse", [optimize.EXPERIMENTAL_SPARSITY]),
+        ("dynamic", [optimize.DEFAULT]),
+    ):
+        converter = tf.lite.TFLiteConverter.from_keras_model(plain)
+        converter.optimizations = optimizations
+        content = converter.convert()
+        path = folder / f"{settings['name']}.{kind.replace(' ', '-')}.window.tflite"
+        path.write_bytes(content)
+        found.append({"kind": kind, "file": path.name, "bytes": len(content)})
+    return found
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

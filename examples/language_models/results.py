@@ -1,0 +1,185 @@
+"""What all runs of a folder came to: tables and pictures."""
+
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+from language_models.records import all_runs
+from language_models.shipping import WINDOW
+
+Row = dict[str, Any]
+
+
+def gathered(folder: Path) -> list[Row]:
+    """The last line of each finished run, with what was measured of its files."""
+    found = []
+    for run in all_runs(folder):
+        shipped = folder / f"{run['run']}.shipped.jsonl"
+        lines = shipped.read_text().splitlines() if shipped.exists() else []
+        found.append({**run, "shipped": [json.loads(line) for line in lines]})
+    return found
+
+
+def kind_of(run: Row) -> str:
+    """A run without its seed: runs of one kind are averaged."""
+    parts = [run["configuration"]]
+    if run["method"] != "plain":
+        parts.append(run["method"])
+    for name in ("keep", "strength"):
+        if (value := run["settings"].get(name)) is not None:
+            parts.append(f"{value:g}")
+    if run["method"] == "direct":
+        parts.append(" ".join(map(str, run["units"])))
+    return " ".join(parts)
+
+
+def by_kind(runs: Iterable[Row]) -> dict[str, list[Row]]:
+    """Runs by what they are, in order of seeds."""
+    found: dict[str, list[Row]] = {}
+    for run in sorted(runs, key=lambda run: (run["configuration"], run["seed"])):
+        found.setdefault(kind_of(run), []).append(run)
+    return found
+
+
+def told(values: Sequence[float], form: str) -> str:
+    """The mean, with each seed's value behind it if there are several."""
+    mean = format(statistics.mean(values), form)
+    if len(values) == 1:
+        return mean
+    return f"{mean} ({', '.join(format(value, form) for value in values)})"
+
+
+def trained_table(runs: Sequence[Row]) -> list[str]:
+    """Perplexities of all runs, in Markdown."""
+    lines = [
+        "| run | seeds | units | weights | valid | test | minutes |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for kind, group in by_kind(runs).items():
+        cells = [
+            kind,
+            ", ".join(str(run["seed"]) for run in group),
+            "; ".join(dict.fromkeys(", ".join(map(str, r["units"])) for r in group)),
+            _millions(group),
+            told([run["valid"] for run in group], ".2f"),
+            told([run["test"] for run in group], ".2f"),
+            format(statistics.mean(run["seconds"] for run in group) / 60, ".0f"),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _millions(group: Sequence[Row]) -> str:
+    own = statistics.mean(run["parameters"] for run in group) / 1e6
+    if group[0]["method"] not in ("weights", "rows", "magnitude"):
+        return f"{own:.2f}M"
+    zeros = statistics.mean(run["zeros"] for run in group)
+    return f"{own:.2f}M, {zeros:.0%} of the kernels zero"
+
+
+def shipped_table(runs: Sequence[Row]) -> list[str]:
+    """Files: sizes, latencies, perplexities."""
+    lines = [
+        "| run | seed | file | kB | perplexity of the file | ms a word "
+        f"| ms for {WINDOW} |",
+        "|---|--:|---|--:|--:|--:|--:|",
+    ]
+    for kind, group in by_kind(runs).items():
+        for run in group:
+            for line in run["shipped"]:
+                cells = [
+                    kind,
+                    str(run["seed"]),
+                    line["quantize"] or "float32",
+                    f"{line['bytes'] / 1000:,.0f}",
+                    f"{line['test']:.2f}",
+                    f"{line['word_ms']:.3f}",
+                    f"{line['window_ms']:.2f}",
+                ]
+                lines.append(f"| {' | '.join(cells)} |")
+            for file in run.get("files", []):
+                size = f"{file['bytes'] / 1000:,.0f}"
+                packed = f"{file['gzip_bytes'] / 1000:,.0f} by gzip"
+                cells = [kind, str(run["seed"]), file["kind"], f"{size} ({packed})"]
+                runs_in = file["window_ms"]
+                shown = "LiteRT can't run it" if runs_in is None else f"{runs_in:.2f}"
+                cells += [f"{run['test']:.2f} (Keras)", "", shown]
+                lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def changes(runs: Sequence[Row], kind: str, other: str) -> list[float]:
+    """Of the test perplexity of a kind against another's, in per cent, by seed."""
+    kinds = by_kind(runs)
+    theirs = {run["seed"]: run["test"] for run in kinds.get(other, [])}
+    return [
+        100 * (run["test"] / theirs[run["seed"]] - 1)
+        for run in kinds.get(kind, [])
+        if run["seed"] in theirs
+    ]
+
+
+def draw(path: Path, runs: Sequence[Row]) -> None:
+    """Perplexity against the size of the file, and against its latency."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    points: dict[str, list[tuple[float, float, float]]] = {}
+    for run in runs:
+        for line in run["shipped"]:
+            name = f"{_line_of(run)}, {line['quantize'] or 'float32'}"
+            points.setdefault(name, []).append(
+                (line["bytes"] / 1e6, line["window_ms"], line["test"])
+            )
+        for file in run.get("files", []):
+            if file["window_ms"] is None:
+                continue
+            name = f"{_line_of(run)}, {file['kind']}"
+            points.setdefault(name, []).append(
+                (file["bytes"] / 1e6, file["window_ms"], run["test"])
+            )
+    for line, (name, found) in enumerate(sorted(points.items())):
+        style: dict[str, Any] = {
+            "label": name,
+            "marker": "os^vD*Xp"[line % 8],
+            "color": f"C{line % 10}",
+        }
+        for axes, number in ((left, 0), (right, 1)):
+            own = sorted(found, key=itemgetter(number))
+            axes.plot([p[number] for p in own], [p[2] for p in own], **style)
+    left.set_xlabel("file, MB")
+    right.set_xlabel(f"ms for {WINDOW} words, one thread")
+    left.set_ylabel("test perplexity")
+    for axes in (left, right):
+        axes.set_xscale("log")
+        axes.grid(alpha=0.3)
+    right.legend(fontsize=7)
+    figure.savefig(path, dpi=130)
+
+
+def _line_of(run: Row) -> str:
+    """Runs that differ in their size alone are one line."""
+    method = "" if run["method"] == "plain" else f" {run['method']}"
+    return f"{run['configuration']}{method}"
+
+
+def show(folder: Path) -> None:
+    """Prints the tables, and draws beside the records."""
+    runs = gathered(folder)
+    if not runs:
+        raise SystemExit(f"--out {folder} has no finished run yet.")
+    print("\n".join(trained_table(runs)))
+    if any(run["shipped"] or run.get("files") for run in runs):
+        print()
+        print("\n".join(shipped_table(runs)))
+        draw(folder / "results.png", runs)
+    for about in dict.fromkeys(
+        f"{run['data']} {run['data_hash']}, {run['processor']}, {run['machine']}, "
+        f"{run['date']}, Keras {run['keras']}"
+        for run in runs
+    ):
+        print(f"\n{about}")

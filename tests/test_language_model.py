@@ -1,0 +1,361 @@
+"""The language models: texts, the papers' sizes, runs that are resumed, files."""
+
+import importlib
+import json
+import math
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import keras_sparse_rnn as ksr
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+
+
+@pytest.fixture(scope="module")
+def lm():
+    """The script, with the modules of its package as attributes."""
+    sys.path.insert(0, str(EXAMPLES))
+    script = importlib.import_module("language_model")
+    parts = ("configurations", "models", "records", "results", "rivals", "texts")
+    for name in parts:
+        setattr(script, name, importlib.import_module(f"language_models.{name}"))
+    yield script
+    sys.path.remove(str(EXAMPLES))
+    for name in [one for one in sys.modules if one.startswith("language_model")]:
+        del sys.modules[name]
+
+
+SENTENCES = [
+    "the cat saw a dog",
+    "a dog saw the cat",
+    "the dog and the cat saw a bird",
+    "a bird saw the dog and a cat",
+]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "text"
+    path.mkdir()
+    for part, times in (("train", 20), ("valid", 3), ("test", 3)):
+        (path / f"own.{part}.txt").write_text("\n".join(SENTENCES * times) + "\n")
+    return path
+
+
+def test_words_are_numbered_by_how_frequent_they_are(lm, folder):
+    (folder / "own.test.txt").write_text("the cat saw a unicorn\n")
+    text = lm.texts.read(folder, None, 100)
+    counts = text.counts[text.counts > 0]
+    assert (np.diff(counts) <= 0).all()
+    ksr.check_order(text.counts)
+    words = [text.vocabulary[k] for k in text.test]
+    assert words == ["the", "cat", "saw", "a", "<unk>", "<eos>"]
+    assert len(text.train) == 20 * sum(len(s.split()) + 1 for s in SENTENCES)
+    # A smaller vocabulary makes rare words unknown, which then are not rare.
+    small = lm.texts.read(folder, None, 4)
+    assert small.vocabulary[small.train[1]] in small.vocabulary[:4]
+    assert len(small.vocabulary) == 4
+    assert small.counts.sum() == len(small.train)
+    assert small.hash == text.hash
+
+
+def test_a_file_is_cut_in_three(lm, tmp_path):
+    path = tmp_path / "own.txt"
+    path.write_text("\n".join(f"line {k % 7} of many" for k in range(100)))
+    text = lm.texts.read(path, None, 100)
+    assert [len(part) // 5 for part in (text.train, text.valid, text.test)] == [
+        90,
+        5,
+        5,
+    ]
+
+
+def test_python_documents_itself(lm):
+    text = lm.texts.read(None, None, 10_000)
+    assert len(text.train) > 50_000
+    assert "function" in text.vocabulary[:500]
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [
+        # Demeester et al. (2018), table 4; Keras has one bias where PyTorch has two.
+        ("recite-7m", 7.07),
+        ("recite-7m-sparse", 7.07),
+        ("recite-7m-tiers", 7.07),
+        ("recite-4m", 3.59),
+        ("recite-4m-sparse", 3.59),
+        ("recite-4m-tiers", 3.59),
+        pytest.param("recite", 24.22, marks=pytest.mark.long),
+        pytest.param("awd-sparse", 23.82, marks=pytest.mark.long),
+        # Wen et al. (2018), table 1; Zilly et al. (2017).
+        pytest.param("large", 66.0, marks=pytest.mark.long),
+        pytest.param("highway", 23.48, marks=pytest.mark.long),
+    ],
+)
+def test_models_have_the_weights_of_the_papers(lm, name, millions):
+    config = lm.configurations.CONFIGURATIONS[name]
+    model = lm.models.build(config, 10_000)
+    assert model.count_params() / 1e6 == pytest.approx(millions, rel=0.003)
+
+
+def test_counterparts_have_as_many_weights(lm):
+    for dense, sparse in (
+        ("wide-256", "wide-256-sparse"),
+        ("tied-256", "tied-256-sparse"),
+        ("tiny", "tiny-sparse"),
+    ):
+        counts = [
+            lm.models.build(lm.configurations.CONFIGURATIONS[name], 50).count_params()
+            for name in (dense, sparse)
+        ]
+        assert counts[1] == pytest.approx(counts[0], rel=0.002)
+
+
+@pytest.fixture
+def small(lm, monkeypatch):
+    """Configurations that train in seconds."""
+    tiny = replace(
+        lm.configurations.CONFIGURATIONS["tiny"],
+        embedding=6,
+        units=(8, 8),
+        epochs=4,
+        batch=4,
+        steps=8,
+        full_rate=2,
+        rate=2.0,
+    )
+    awd = replace(
+        lm.configurations.CONFIGURATIONS["tiny-awd"],
+        embedding=6,
+        units=(8, 6),
+        epochs=4,
+        batch=4,
+        steps=10,
+        jitter=1.0,
+        averaging=1,
+        rate=1.0,
+    )
+    found = {"tiny": tiny, "tiny-awd": awd}
+    monkeypatch.setattr(lm.runs, "CONFIGURATIONS", found)
+    return found
+
+
+def run_of(lm, tmp_path, configuration, *arguments):
+    args = lm.arguments([configuration, *arguments, "--out", str(tmp_path / "out")])
+    args.out.mkdir(exist_ok=True)
+    return lm.run_of(args)
+
+
+def surprise(model, words, end):
+    """The cross-entropy of each word, read one by one with stock layers."""
+    layers = {layer.name: layer for layer in model.layers}
+    table = keras.ops.convert_to_numpy(layers["words"].embeddings)
+    dense = layers["next_word"]
+    kernel, bias = (keras.ops.convert_to_numpy(w) for w in (dense.kernel, dense.bias))
+    cells = []
+    for name in ("recurrent_1", "recurrent_2"):
+        own = layers[name]
+        cell = keras.layers.LSTMCell(own.units)
+        cell.build((1, own.get_weights()[0].shape[0]))
+        cell.set_weights(own.get_weights())
+        cells.append((cell, [np.zeros((1, own.units), "float32")] * 2))
+    total, before = [], end
+    for word in words:
+        x = table[before][None]
+        for number, (cell, states) in enumerate(cells):
+            x, states = cell(x, states)
+            cells[number] = (cell, states)
+        logits = (np.asarray(x) @ kernel + bias)[0].astype("float64")
+        total.append(np.log(np.exp(logits).sum()) - logits[word])
+        before = word
+    return total
+
+
+def test_a_run_is_trained_recorded_and_measured(lm, small, folder, tmp_path, capsys):
+    text = lm.texts.read(folder, None, 100)
+    run = run_of(lm, tmp_path, "tiny", "--seed", "3")
+    final = lm.runs.trained(run, text)
+    written = (run.folder / f"{run.name}.jsonl").read_text()
+    lines = [json.loads(line) for line in written.splitlines()]
+    assert [line.get("epoch") for line in lines] == [1, 2, 3, 4, None]
+    assert final == lines[-1]
+    assert final["units"] == [8, 8]
+    assert final["seed"] == 3
+    assert final["data_hash"] == text.hash
+    assert {"machine", "date", "seconds", "keras"} <= set(final)
+    assert lines[3]["rate"] == lines[0]["rate"] / 4
+    assert lines[3]["valid"] < lines[0]["valid"]
+    # The perplexity is over every word of the test, ends of lines included.
+    model = keras.models.load_model(run.file)
+    words = surprise(model, text.test, text.end)
+    assert final["test"] == pytest.approx(math.exp(np.mean(words)), rel=1e-4)
+    assert len(words) == 3 * sum(len(s.split()) + 1 for s in SENTENCES)
+
+    # Once is enough.
+    assert lm.runs.trained(run, text) == final
+    assert "was trained before" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="is of a run with other settings"):
+        lm.runs.trained(replace(run, epochs=2), text)
+
+    # Its files say the same.
+    for line in lm.shipping.ship(run.name, run.file, text):
+        assert line["test"] == pytest.approx(final["test"], rel=0.01)
+        assert line["bytes"] > 0
+        assert line["window_ms"] > 0
+    lm.results.show(run.folder)
+    printed = capsys.readouterr().out
+    assert "| tiny | 3 | float32 |" in printed
+    assert (run.folder / "results.png").read_bytes().startswith(b"\x89PNG")
+
+
+class Killed(keras.callbacks.Callback):
+    """Raises in an epoch."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.now = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.now == self.epoch:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("configuration", "arguments"),
+    [
+        ("tiny-awd", []),
+        ("tiny", ["--method", "scheduled", "--keep", "0.5"]),
+    ],
+)
+def test_an_interrupted_run_comes_to_the_same_end(
+    lm, small, folder, tmp_path, monkeypatch, configuration, arguments
+):
+    text = lm.texts.read(folder, None, 100)
+    whole = run_of(lm, tmp_path, configuration, *arguments, "--name", "whole")
+    expected = lm.runs.trained(whole, text)
+
+    run = run_of(lm, tmp_path, configuration, *arguments, "--name", "interrupted")
+    with monkeypatch.context() as patched:
+        rates = keras.callbacks.LearningRateScheduler
+
+        def killed(*args, **kwargs):
+            callback, killing = rates(*args, **kwargs), Killed(2)
+            callback.on_train_batch_end = killing.on_train_batch_end
+            begin = callback.on_epoch_begin
+
+            def on_epoch_begin(epoch, logs=None):
+                killing.on_epoch_begin(epoch)
+                begin(epoch, logs)
+
+            callback.on_epoch_begin = on_epoch_begin
+            return callback
+
+        patched.setattr(keras.callbacks, "LearningRateScheduler", killed)
+        with pytest.raises(KeyboardInterrupt):
+            lm.runs.trained(run, text)
+    found = lm.runs.trained(run, text)
+    for name in ("valid", "test"):
+        assert found[name] == pytest.approx(expected[name], rel=1e-4)
+    assert found["units"] == expected["units"]
+    records = lm.records.Records(run.folder / "interrupted.jsonl", {})
+    assert [line.get("epoch") for line in records.lines()] == [1, 2, 3, 4, None]
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [
+        ("lasso", ["--strength", "1e-4"]),
+        pytest.param("proximal", ["--strength", "1e-5"], marks=pytest.mark.long),
+        pytest.param("weights", ["--strength", "1e-3"], marks=pytest.mark.long),
+        pytest.param("rows", ["--strength", "1e-4"], marks=pytest.mark.long),
+        pytest.param("direct", ["--units", "3", "5"], marks=pytest.mark.long),
+    ],
+)
+def test_every_method_trains(lm, small, folder, tmp_path, method, arguments):
+    text = lm.texts.read(folder, None, 100)
+    run = run_of(lm, tmp_path, "tiny", "--method", method, *arguments, "--epochs", "2")
+    final = lm.runs.trained(run, text)
+    assert math.isfinite(final["test"])
+    if method == "direct":
+        assert final["units"] == [3, 5]
+    if method == "weights":
+        assert final["zeros"] > 0
+
+
+@pytest.mark.long
+def test_a_trained_model_is_pruned_and_tuned(lm, small, folder, tmp_path):
+    text = lm.texts.read(folder, None, 100)
+    dense = run_of(lm, tmp_path, "tiny")
+    lm.runs.trained(dense, text)
+    start = ["--start", str(dense.file), "--epochs", "2"]
+    one_shot = ["--method", "one-shot", "--keep", "0.5"]
+    run = run_of(lm, tmp_path, "tiny", *one_shot, *start)
+    assert sum(lm.runs.trained(run, text)["units"]) == 8
+    run = run_of(lm, tmp_path, "tiny", "--method", "finetune", *start)
+    assert lm.runs.trained(run, text)["units"] == [8, 8]
+
+
+@pytest.mark.long
+def test_magnitude_pruning_in_a_process_of_its_own(lm, small, folder, tmp_path):
+    pytest.importorskip("tensorflow_model_optimization")
+    text = lm.texts.read(folder, None, 100)
+    arguments = ["--method", "magnitude", "--keep", "0.25", "--epochs", "4"]
+    run = run_of(lm, tmp_path, "tiny", *arguments)
+    final = lm.magnitude.trained(run, text)
+    assert final["zeros"] == pytest.approx(0.75, abs=0.05)
+    kinds = ["float32", "float32 sparse", "dynamic"]
+    assert [file["kind"] for file in final["files"]] == kinds
+    assert all(final["files"][k]["window_ms"] > 0 for k in (0, 2))
+    # Zeros are in the file as any other weight, until it is packed.
+    dense, _, _ = final["files"]
+    assert dense["bytes"] > 4 * final["parameters"]
+    # It sets Keras 2 for its process, and must not be imported in ours.
+    assert "tensorflow_model_optimization" not in sys.modules
+
+
+def test_rows_and_columns_are_those_of_numpy(lm):
+    w = np.random.default_rng(0).normal(size=(3, 5)).astype("float32")
+    found = float(lm.rivals.RowsAndColumns(0.5)(w))
+    norms = np.linalg.norm(w, axis=0).sum() + np.linalg.norm(w, axis=1).sum()
+    assert found == pytest.approx(0.5 * norms, rel=1e-5)
+    kept = keras.ops.convert_to_numpy(lm.rivals.Threshold(0.5)(w))
+    np.testing.assert_array_equal(kept, np.where(np.abs(w) >= 0.5, w, 0))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name a configuration"),
+        (["tiny", "--method", "scheduled"], "needs --keep"),
+        (["tiny", "--keep", "0.5"], "--keep is for --method scheduled"),
+        (["tiny", "--method", "scheduled", "--keep", "2"], "must lie in (0, 1]"),
+        (["tiny", "--method", "direct", "--units", "3"], "takes as many numbers"),
+        (["tiny", "--method", "direct", "--units", "3", "0"], "must be at least 1"),
+        (["tiny", "--method", "finetune"], "needs --start"),
+        (["tiny", "--start", "nowhere.keras"], "there is no such file"),
+        (["tiny", "--epochs", "0"], "must be at least 1"),
+    ],
+)
+def test_bad_arguments_are_explained(lm, capsys, arguments, message):
+    with pytest.raises(SystemExit):
+        lm.arguments(arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_bad_texts_are_explained(lm, tmp_path):
+    (tmp_path / "some.train.txt").write_text("a b\n")
+    with pytest.raises(SystemExit, match="one file with 'valid' in its name"):
+        lm.texts.read(tmp_path, None, 100)
+    with pytest.raises(SystemExit, match="No such file"):
+        lm.texts.read(tmp_path / "nothing.txt", None, 100)
+    with pytest.raises(SystemExit, match="needs three or more"):
+        lm.texts.read(tmp_path / "some.train.txt", None, 100)
