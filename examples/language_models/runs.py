@@ -266,7 +266,7 @@ class Watch(keras.callbacks.Callback):
         self.run, self.text, self.records = run, text, records
         self.words = words
         self.best_file = run.folder / f"{run.name}.best.keras"
-        self._began = 0.0
+        self._began = self._began_cpu = 0.0
         self._read_from: Any = None
         self._reader: Any = None
 
@@ -277,11 +277,12 @@ class Watch(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """What an interrupted run said of this epoch counts no more."""
         self.records.forget_from(epoch)
-        self._began = time.perf_counter()
+        self._began, self._began_cpu = time.perf_counter(), time.process_time()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Reads, and writes a line; `valid_loss` joins the logs."""
         seconds = time.perf_counter() - self._began
+        cpu_seconds = time.process_time() - self._began_cpu
         logs = {} if logs is None else logs
         model = self.model
         optimizer = model.optimizer
@@ -308,6 +309,8 @@ class Watch(keras.callbacks.Callback):
             valid_loss=loss,
             train_loss=float(logs["loss"]),
             seconds=seconds,
+            # On a machine that is shared it tells more.
+            cpu_seconds=cpu_seconds,
             units=models.units_of(model),
             parameters=logs.get("parameters_left", model.count_params()),
             units_left=logs.get("units_left"),

@@ -554,7 +554,7 @@ class ISSPruning(keras.callbacks.Callback):
     def _averages(self) -> bool:
         """Whether the optimizer may put averages in place, which remember the dead."""
         return any(
-            getattr(one, "use_ema", False)
+            getattr(one, "use_ema", False) or getattr(one, "averaging", False)
             for one in optimizers_in(self.model.optimizer)
         )
 
