@@ -449,6 +449,29 @@ def test_float_ids_and_wide_ids(tmp_path):
     assert_same(path, model, ids((1, 4), 6).astype("float32"), ids((1, 4), 6, seed=1))
 
 
+@pytest.mark.parametrize(
+    ("equation", "shape"),
+    [
+        ("btd,d->btd", (None, 3)),
+        ("...d,d->...d", 3),
+        ("btd,hd->bhtd", (5, None, 3)),
+        ("btd,hd->bdth", (3, None, 5)),
+        ("btd,td->btd", (4, 3)),
+        ("btd,df->btf", (None, 5)),  # This one has a sum, and is left alone.
+    ],
+)
+def test_einsum_without_a_sum(tmp_path, equation, shape):
+    axes = None if "..." in equation else equation[-1]
+    layer = layers.EinsumDense(
+        equation, shape, "tanh", axes, bias_initializer="random_normal"
+    )
+    inputs = keras.Input((4, 3))
+    model = keras.Model(inputs, layers.Flatten()(layer(inputs)))
+    path = tmp_path / "model.tflite"
+    export_tflite(model, path)
+    assert_same(path, model, values((1, 4, 3)))
+
+
 def test_latency(exported):
     file = TFLiteModel(exported[1], threads=1)
     assert 0 < file.latency(ids((1, 8), 50), repeats=5) < 1000

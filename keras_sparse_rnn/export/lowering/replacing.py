@@ -5,7 +5,7 @@ from typing import Any
 import keras
 
 from keras_sparse_rnn._backend import sublayers
-from keras_sparse_rnn.export.lowering import dense, table
+from keras_sparse_rnn.export.lowering import dense, product, table
 from keras_sparse_rnn.export.lowering.cells import can_lower
 from keras_sparse_rnn.export.lowering.choice import LoweringError
 from keras_sparse_rnn.export.lowering.layer import LoweredRNN, MergedSteps, Settings
@@ -34,6 +34,8 @@ class Replacer:
         inner = layer.layer if type(layer) is keras.layers.TimeDistributed else layer
         if dense.can_lower(inner):
             return dense.LoweredDense(inner, layer.name)
+        if product.can_lower(layer):
+            return product.LoweredProduct(layer)
         if isinstance(layer, keras.layers.Bidirectional):
             if all(can_lower(side) for side in _sides(layer)):
                 return self._both(layer)
