@@ -28,7 +28,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from language_models import magnitude, results, runs, shipping, texts
 from language_models.configurations import CONFIGURATIONS
 
-STARTED = ("one-shot", "finetune")
 PULLED = ("lasso", "proximal", "weights", "rows")
 SHARED = ("scheduled", "one-shot", "magnitude")
 
@@ -82,16 +81,17 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         (args.keep, SHARED, "keep"),
         (args.strength, PULLED, "strength"),
         (args.units, ("direct",), "units"),
-        (args.start, STARTED, "start"),
+        (args.start, results.STARTED, "start"),
     ):
         if given is None and method in users:
             parser.error(f"--method {method} needs --{name}")
-        if given is not None and method not in users and name != "start":
+        anybody = name == "start" and method not in ("direct", "magnitude")
+        if given is not None and method not in users and not anybody:
             parser.error(f"--{name} is for --method {' and '.join(users)}")
     if args.keep is not None and not 0 < args.keep <= 1:
         parser.error(f"--keep must lie in (0, 1], not {args.keep:g}")
-    if args.strength is not None and args.strength < 0:
-        parser.error(f"--strength must be 0 or more, not {args.strength:g}")
+    if args.strength is not None and not 0 <= args.strength < float("inf"):
+        parser.error(f"--strength must be a number from 0 on, not {args.strength:g}")
     layers = len(CONFIGURATIONS[args.configuration].units)
     if args.units is not None and len(args.units) != layers:
         parser.error(
@@ -124,7 +124,7 @@ def run_of(args: argparse.Namespace) -> runs.Run:
         parts.append(f"{args.strength:g}")
     if args.units is not None:
         parts += [str(units) for units in args.units]
-    if args.start is not None and args.method not in STARTED:
+    if args.start is not None and args.method not in results.STARTED:
         parts.append("tuned")
     parts.append(f"seed{args.seed}")
     return runs.Run(

@@ -214,9 +214,45 @@ def test_a_model_that_shrinks_goes_on_averaging():
     assert all(np.isfinite(w).all() for w in small.get_weights())
 
 
-def test_averages_of_units_that_went_later_go_with_them():
-    # The averages of what was masked on the way are not zero: no reason to warn.
+class Averaged(keras.callbacks.Callback):
+    """How many units the averaged model has, after each epoch."""
+
+    def on_train_begin(self, logs=None):
+        self.units = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        model = self.model
+        with model.optimizer.averages_in(model):
+            kernel = keras.ops.convert_to_numpy(model.layers[0].cell.recurrent_kernel)
+            self.units.append(int(np.abs(kernel).any(axis=1).sum()))
+
+
+def test_what_is_pruned_is_out_of_the_averages_too():
     model, fitting = recurrent()
     pruning = ksr.ISSPruning(keep=0.5, begin=0.2, end=0.4, updates=1)
-    model.fit(**fitting, callbacks=[pruning])
+    seen = Averaged()
+    model.fit(**fitting, callbacks=[pruning, seen])
+    assert seen.units == [8, 4, 4, 4]
     assert pruning.pruned_model.layers[0].units == 4
+
+
+def test_the_best_averages_are_saved(tmp_path):
+    x, y = data()
+    model = problem(ksr.AveragedSGD(0.3))
+    path = tmp_path / "best.keras"
+    # The last epoch is worse than the one before, whose averages are saved.
+    told = Told([3.0, 2.0, 1.0, 1.5])
+    averaging = ksr.NonMonotonicAveraging(history=[5.0, 6.0], best_file=path)
+    model.optimizer.build(model.trainable_variables)
+    model.optimizer.start_averaging()
+
+    class Means(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            with self.model.optimizer.averages_in(self.model):
+                means.append(self.model.get_weights())
+
+    means = []
+    model.fit(x, y, 4, epochs=4, verbose=0, callbacks=[told, averaging, Means()])
+    best = keras.models.load_model(path).get_weights()
+    np.testing.assert_allclose(best[0], means[2][0], rtol=1e-6)
+    assert [one.name for one in tmp_path.iterdir()] == ["best.keras"]

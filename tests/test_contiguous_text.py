@@ -18,6 +18,7 @@ import keras_sparse_rnn as ksr
 )
 def test_rows_read_their_parts_from_end_to_end(batch, steps, length, jitter, epoch):
     ids = np.arange(batch * length + 1)
+    jitter = min(jitter, steps / 2)
     text = ksr.ContiguousText(ids, batch, steps, jitter=jitter, shortest=1, seed=7)
     text.epoch = epoch
     read = [text[k] for k in range(text.num_batches)]
@@ -30,6 +31,7 @@ def test_rows_read_their_parts_from_end_to_end(batch, steps, length, jitter, epo
     np.testing.assert_array_equal(x, x[:, :1] + np.arange(whole))
     np.testing.assert_array_equal(y, x + 1)
     np.testing.assert_array_equal(x[:, 0], whole * np.arange(batch))
+    assert min(text.lengths) >= 1
     if not jitter:
         assert set(text.lengths) == {steps}
 
@@ -121,6 +123,8 @@ def test_what_is_wrong_is_told():
         ({"ids": ids * 0.5}, "one row of integers"),
         ({"ids": ids[None]}, "one row of integers"),
         ({"batch_size": 30}, "too short for 30 parts"),
+        ({"jitter": 6.0}, r"`jitter` must lie in \[0, 5.0\]"),
+        ({"seed": -1}, r"`seed` must lie in"),
         ({"jitter": -1}, r"`jitter` must lie in \[0"),
         ({"halved": 2}, r"`halved` must lie in \[0, 1\]"),
         ({"jitter": 1.0, "shortest": 11}, "between `shortest` and `longest`"),

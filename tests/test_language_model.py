@@ -62,6 +62,8 @@ def test_words_are_numbered_by_how_frequent_they_are(lm, folder):
     assert len(small.vocabulary) == 4
     assert small.counts.sum() == len(small.train)
     assert small.hash == text.hash
+    # Lines end, however small the vocabulary is.
+    assert "<eos>" in small.vocabulary
 
 
 def test_a_file_is_cut_in_three(lm, tmp_path):
@@ -183,7 +185,8 @@ def test_a_run_is_trained_recorded_and_measured(lm, small, folder, tmp_path, cap
     final = lm.runs.trained(run, text)
     written = (run.folder / f"{run.name}.jsonl").read_text()
     lines = [json.loads(line) for line in written.splitlines()]
-    assert [line.get("epoch") for line in lines] == [1, 2, 3, 4, None]
+    assert [line.get("epoch") for line in lines] == [1, 2, 3, 4, None, None]
+    assert lines[-2]["ended"]
     assert final == lines[-1]
     assert final["units"] == [8, 8]
     assert final["seed"] == 3
@@ -210,7 +213,7 @@ def test_a_run_is_trained_recorded_and_measured(lm, small, folder, tmp_path, cap
         assert line["window_ms"] > 0
     lm.results.show(run.folder)
     printed = capsys.readouterr().out
-    assert "| tiny | 3 | float32 |" in printed
+    assert "| tiny 4 epochs | 3 | float32 |" in printed
     assert (run.folder / "results.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -267,7 +270,90 @@ def test_an_interrupted_run_comes_to_the_same_end(
         assert found[name] == pytest.approx(expected[name], rel=1e-4)
     assert found["units"] == expected["units"]
     records = lm.records.Records(run.folder / "interrupted.jsonl", {})
-    assert [line.get("epoch") for line in records.lines()] == [1, 2, 3, 4, None]
+    epochs = [line["epoch"] for line in records.lines() if "epoch" in line]
+    assert epochs == [1, 2, 3, 4]
+
+
+def test_a_run_that_was_killed_behind_its_training_is_only_measured(
+    lm, small, folder, tmp_path, monkeypatch
+):
+    text = lm.texts.read(folder, None, 100)
+    run = run_of(lm, tmp_path, "tiny", "--epochs", "2")
+    with monkeypatch.context() as patched:
+
+        def killed(*args):
+            raise KeyboardInterrupt
+
+        patched.setattr(lm.runs, "_scores", killed)
+        with pytest.raises(KeyboardInterrupt):
+            lm.runs.trained(run, text)
+    before = lm.records.Records(run.folder / f"{run.name}.jsonl", {}).lines()
+    final = lm.runs.trained(run, text)
+    lines = lm.records.Records(run.folder / f"{run.name}.jsonl", {}).lines()
+    assert lines == [*before, final]
+    assert not list(run.folder.glob("*.backup"))
+
+
+def test_an_epoch_that_the_backup_lacks_is_trained_again(lm, small, folder, tmp_path):
+    text = lm.texts.read(folder, None, 100)
+    run = run_of(lm, tmp_path, "tiny-awd")
+    records = lm.records.Records(
+        run.folder / f"{run.name}.jsonl", lm.runs.facts_of(run, text)
+    )
+    # As after a kill between the line of an epoch and its backup.
+    records.add(epoch=1, valid_loss=0.1, train_loss=1.0, seconds=1.0)
+    lm.runs.trained(run, text)
+    epochs = [line["epoch"] for line in records.lines() if "epoch" in line]
+    assert epochs == [1, 2, 3, 4]
+    assert records.values("valid_loss")[0] > 0.5
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--method", "scheduled", "--keep", "0.5"],
+        pytest.param(
+            ["--method", "proximal", "--strength", "3e-3"], marks=pytest.mark.long
+        ),
+    ],
+)
+def test_the_best_of_a_pruned_run_is_small(lm, small, folder, tmp_path, arguments):
+    small["tiny"] = replace(small["tiny"], best=True)
+    text = lm.texts.read(folder, None, 100)
+    run = run_of(lm, tmp_path, "tiny", *arguments)
+    final = lm.runs.trained(run, text)
+    lines = lm.records.Records(run.folder / f"{run.name}.jsonl", {}).lines()
+    (left,) = {line["units_left"] for line in lines[-4:] if line.get("epoch") == 4}
+    assert sum(final["units"]) == left < 16
+    assert lm.models.units_of(keras.models.load_model(run.file)) == final["units"]
+
+
+def test_rates_are_those_of_the_papers(lm, tmp_path):
+    for name, expected in (
+        # Zaremba et al.; for a loss that is the mean over 35 steps.
+        ("medium", {0: 35, 5: 35, 6: 28, 7: 22.4}),
+        ("large", {0: 35, 13: 35, 14: 35 / 1.15}),
+        # Wen et al.: a tenth every 18 epochs.
+        ("large-iss", {0: 35, 17: 35, 18: 3.5, 35: 3.5, 36: 0.35, 54: 0.035}),
+        ("recite", {0: 5, 1: 5 * 0.97, 2: 5 * 0.97**2}),
+        ("awd", {0: 30, 499: 30}),
+        ("highway", {19: 7, 20: 7 / 1.02}),
+    ):
+        run = run_of(lm, tmp_path, name)
+        for epoch, rate in expected.items():
+            assert lm.runs.rate_at(run, epoch) == pytest.approx(rate)
+
+
+def test_what_is_not_alike_is_not_averaged(lm):
+    settings = {"keep": 0.5, "epochs": 10, "start": None}
+    one = {"configuration": "tiny", "method": "scheduled", "settings": settings}
+    tuned = {**one, "settings": {**settings, "start": "dense.keras"}}
+    longer = {**one, "settings": {**settings, "epochs": 20}}
+    kinds = {lm.results.kind_of(run) for run in (one, tuned, longer)}
+    assert len(kinds) == 3
+    runs = [{**one, "seed": k, "data_hash": str(k)} for k in range(2)]
+    with pytest.raises(SystemExit, match="on different texts"):
+        lm.results.by_kind(runs)
 
 
 @pytest.mark.parametrize(
@@ -343,6 +429,7 @@ def test_rows_and_columns_are_those_of_numpy(lm):
         (["tiny", "--method", "finetune"], "needs --start"),
         (["tiny", "--start", "nowhere.keras"], "there is no such file"),
         (["tiny", "--epochs", "0"], "must be at least 1"),
+        (["tiny", "--method", "rows", "--strength", "nan"], "a number from 0 on"),
     ],
 )
 def test_bad_arguments_are_explained(lm, capsys, arguments, message):

@@ -30,7 +30,8 @@ class Configuration:
         steps: Words in a window.
         rate: Learning rate of SGD, for a loss that is the mean over words.
         full_rate: Epochs at that rate.
-        decay: What it is multiplied with after each further one.
+        decay: What it is multiplied with after `decay_every` further ones.
+        decay_every: See `decay`.
         clip: Largest norm of all gradients, for the same loss.
         momentum: Of SGD.
         weight_decay: Share of a weight that a step takes away, over the rate.
@@ -67,6 +68,7 @@ class Configuration:
     rate: float = 35.0
     full_rate: int = 4
     decay: float = 0.5
+    decay_every: int = 1
     clip: float | None = 5 / 35
     momentum: float = 0.0
     weight_decay: float = 0.0
@@ -182,7 +184,7 @@ _RECITE = Configuration(
     epochs=150,
     steps=70,
     rate=5.0,
-    full_rate=0,
+    full_rate=1,
     decay=0.97,
     clip=0.25,
     momentum=0.9,
@@ -246,12 +248,18 @@ CONFIGURATIONS = {
     "small": _SMALL,
     "medium": _MEDIUM,
     "large": _LARGE,
-    # The dropout that ISS trains with: keep 0.60.
     "large-iss": replace(
         _LARGE,
         about="the same with the dropout and the rates that ISS was trained with",
         full_rate=18,
+        decay=0.1,
+        decay_every=18,
         **_dropouts(0.4),
+    ),
+    "large-direct": replace(
+        _LARGE,
+        about="the same with the dropout of the small one that ISS is compared with",
+        **_dropouts(0.45),
     ),
     "medium-13": replace(
         _MEDIUM,
@@ -277,6 +285,14 @@ CONFIGURATIONS = {
     "tied-256-tiers": replace(
         _WIDE,
         about="two LSTMs of 256, tied by a table of a third of the weights",
+        tied=True,
+        density=1 / 3,
+    ),
+    "tied-256-all": replace(
+        _WIDE,
+        about="LSTMs of 384 in groups and 256, tied by a third of a table",
+        units=(384, 256),
+        dense_units=(256, 256),
         tied=True,
         density=1 / 3,
     ),

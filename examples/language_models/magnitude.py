@@ -3,6 +3,7 @@
 import gzip
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -32,23 +33,16 @@ def trained(run: runs.Run, text: Text) -> dict[str, Any]:
             "--method magnitude needs tensorflow-model-optimization: "
             "pip install keras-sparse-rnn[tfmot]"
         )
-    facts = {
-        "run": run.name,
-        "configuration": run.configuration,
-        "method": run.method,
-        "seed": run.seed,
-        "settings": {**asdict(config), "keep": run.keep},
-        "data": text.source,
-        "data_hash": text.hash,
-        "train_words": len(text.train),
-    }
-    records = Records(run.folder / f"{run.name}.jsonl", facts)
+    records = Records(run.folder / f"{run.name}.jsonl", runs.facts_of(run, text))
     records.check()
     if (final := records.final()) is not None:
         print(f"{run.name} was trained before; see {records.path}")
         return final
-    found = _in_its_process(run, text)
+    found = _in_its_process(run, text, records.digest())
     files = found.pop("files")
+    records.forget_from(0)
+    for line in found.pop("epochs"):
+        records.add(**line)
     records.add(
         final=True,
         **found,
@@ -60,8 +54,10 @@ def trained(run: runs.Run, text: Text) -> dict[str, Any]:
     return records.lines()[-1]
 
 
-def _in_its_process(run: runs.Run, text: Text) -> dict[str, Any]:
+def _in_its_process(run: runs.Run, text: Text, digest: str) -> dict[str, Any]:
     assert run.keep is not None
+    backup = run.folder / f"{run.name}.{digest}.backup"
+    backup.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         ids = Path(folder) / "ids.npz"
         np.savez(ids, train=text.train, valid=text.valid, test=text.test, end=text.end)
@@ -77,6 +73,7 @@ def _in_its_process(run: runs.Run, text: Text) -> dict[str, Any]:
                     "words": len(text.vocabulary),
                     "window": WINDOW,
                     "ids": str(ids),
+                    "backup": str(backup),
                 }
             )
         )
@@ -86,6 +83,7 @@ def _in_its_process(run: runs.Run, text: Text) -> dict[str, Any]:
         )
         found = json.loads(results.read_text())
         results.unlink()
+    shutil.rmtree(backup)
     return found
 
 

@@ -7,7 +7,8 @@ starts it with a file of settings and ids, and it writes a file of results:
 
 The model is the one of `models.build`, untied and without groups, made of Keras 2
 layers, and trained in the same way. Single weights of all LSTMs and of the dense layer
-go on the toolkit's polynomial schedule.
+go on the toolkit's polynomial schedule. A run that was interrupted goes on behind its
+last whole epoch, though with other dropout than it would have drawn.
 """
 
 import json
@@ -59,22 +60,47 @@ def main(settings_file, results_file):
         late = max(0, epoch + 1 - settings["full_rate"])
         return settings["rate"] * settings["decay"] ** late
 
+    backup = Path(settings["backup"])
+    weights, state = backup / "weights.h5", backup / "state.json"
+    lines = []
+    if state.exists():
+        lines = json.loads(state.read_text())
+        model.load_weights(weights)
+    first = len(lines)
+
     class Told(keras.callbacks.Callback):
+        """States of zeros, a line, and what a run that is interrupted goes on with."""
+
         def on_epoch_begin(self, epoch, logs=None):
-            self.model.reset_states()
+            for layer in self.model.layers:
+                # The toolkit's wrappers hand nothing on.
+                inner = getattr(layer, "layer", layer)
+                if getattr(inner, "stateful", False):
+                    inner.reset_states()
             self.begin = time.perf_counter()
 
         def on_epoch_end(self, epoch, logs=None):
             spent = time.perf_counter() - self.begin
-            print(
-                f"epoch {epoch + 1}: {spent:.0f} s, loss {logs['loss']:.3f}", flush=True
+            lines.append(
+                {"epoch": epoch + 1, "train_loss": logs["loss"], "seconds": spent}
             )
+            print(
+                f"{settings['name']}, epoch {epoch + 1}: {spent:.0f} s, loss "
+                f"{logs['loss']:.3f}",
+                flush=True,
+            )
+            beside = backup / "part.h5"
+            self.model.save_weights(beside)
+            beside.replace(weights)
+            beside = state.with_suffix(".part")
+            beside.write_text(json.dumps(lines))
+            beside.replace(state)
 
-    begin = time.perf_counter()
     model.fit(
         x,
         y,
         batch_size=batch,
+        initial_epoch=first,
         epochs=settings["epochs"],
         shuffle=False,
         verbose=0,
@@ -84,11 +110,12 @@ def main(settings_file, results_file):
             Told(),
         ],
     )
-    seconds = time.perf_counter() - begin
+    seconds = sum(line["seconds"] for line in lines)
     model = tfmot.sparsity.keras.strip_pruning(model)
     kernels = [w.numpy() for w in model.trainable_weights if "kernel" in w.name]
     zeros = sum(int((k == 0).sum()) for k in kernels) / sum(k.size for k in kernels)
-    found = {"seconds": seconds, "zeros": zeros, "parameters": model.count_params()}
+    found = {"epochs": lines, "seconds": seconds, "zeros": zeros}
+    found["parameters"] = model.count_params()
     for part in ("valid", "test"):
         found[part] = perplexity(settings, model, ids[part], int(ids["end"]))
     found["files"] = files(settings, model, Path(results_file).parent)

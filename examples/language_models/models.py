@@ -1,6 +1,7 @@
 """Language models of stock layers and of `keras_sparse_rnn`."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,16 +19,18 @@ Extra = dict[str, Any]
 def build(
     config: Configuration,
     words: int,
-    recurrent: Extra | None = None,
-    output: Extra | None = None,
+    seed: int = 0,
+    extra: dict[str, Extra] | None = None,
 ) -> keras.Model:
     """A model for training, not compiled, with states that are carried on.
 
     Args:
         config: Which.
         words: Size of the vocabulary.
-        recurrent: More arguments of the recurrent layers.
-        output: More arguments of the dense layer at the end of an untied model.
+        seed: Of dropout. (With PyTorch a run that goes on draws the masks that it
+            would have drawn only where layers have seeds of their own.)
+        extra: More arguments of the "table", of the "recurrent" layers, and of the
+            "output", the dense layer at the end of an untied model.
 
     Returns:
         A model of `(batch, steps)` ids. If untied its output are logits; if tied it has
@@ -37,6 +40,8 @@ def build(
     """
     ids = keras.Input(batch_shape=(config.batch, None), dtype="int32", name="ids")
     start = _uniform(config.scale)
+    more = {"table": {}, "recurrent": {}, "output": {}, **(extra or {})}
+    seeds = itertools.count(1000 * seed)
     table: Any
     if config.tied:
         # The paper and its code draw the table within 0.1, whatever else.
@@ -50,24 +55,30 @@ def build(
             embeddings_regularizer=_l2(config),
             word_dropout=config.word_dropout,
             reverse_bias=True,
+            seed=next(seeds),
             name="words",
+            **more["table"],
         )
     else:
         table = keras.layers.Embedding(
-            words, config.embedding, embeddings_initializer=start, name="words"
+            words,
+            config.embedding,
+            embeddings_initializer=start,
+            name="words",
+            **more["table"],
         )
     x = table(ids)
     if not config.depth:
-        x = _dropout(config, config.input_dropout, x)
-    layers = _recurrent(config, start, recurrent or {})
+        x = _dropout(config, config.input_dropout, x, next(seeds))
+    layers = _recurrent(config, start, seeds, more["recurrent"])
     for number, layer in enumerate(layers):
         last = number == len(layers) - 1
         x = layer(x)
         rate = config.output_dropout if last else config.hidden_dropout
-        x = _dropout(config, rate, x, last)
+        x = _dropout(config, rate, x, next(seeds), last)
     if not config.tied:
         dense = keras.layers.Dense(
-            words, kernel_initializer=start, name="next_word", **(output or {})
+            words, kernel_initializer=start, name="next_word", **more["output"]
         )
         return keras.Model(ids, dense(x), name="language_model")
     following = keras.Input(
@@ -88,24 +99,25 @@ def _l2(config: Configuration) -> Any:
     return keras.regularizers.L2(config.l2 / 2) if config.l2 else None
 
 
-def _dropout(config: Configuration, rate: float, x: Any, last: bool = False) -> Any:
+def _dropout(
+    config: Configuration, rate: float, x: Any, seed: int, last: bool = False
+) -> Any:
     extra: dict[str, Any] = {"name": "hidden"} if last else {}
     if last and config.alpha:
         extra["activity_regularizer"] = ksr.ActivationRegularizer(config.alpha)
     # Locked: one mask for all steps of a sequence.
     shape = (None, 1, None) if config.locked else None
-    return keras.layers.Dropout(rate, noise_shape=shape, **extra)(x)
+    return keras.layers.Dropout(rate, shape, seed, **extra)(x)
 
 
 def _recurrent(
-    config: Configuration, start: Any, extra: Extra
+    config: Configuration, start: Any, seeds: Iterator[int], extra: Extra
 ) -> Sequence[keras.layers.Layer]:
     common: dict[str, Any] = {
         "kernel_initializer": start,
         "recurrent_initializer": start,
         "return_sequences": True,
         "stateful": True,
-        **extra,
     }
     if config.depth:
         return [
@@ -113,18 +125,24 @@ def _recurrent(
                 units,
                 config.depth,
                 bias_initializer=start,
-                kernel_regularizer=_l2(config),
                 dropout=config.input_dropout,
                 recurrent_dropout=config.recurrent_dropout,
+                seed=next(seeds),
                 name=f"recurrent_{number}",
-                **{"recurrent_regularizer": _l2(config), **common},
+                **{
+                    "kernel_regularizer": _l2(config),
+                    "recurrent_regularizer": _l2(config),
+                    **common,
+                    # A lasso takes the place of the weak L2.
+                    **extra,
+                },
             )
             for number, units in enumerate(config.units, 1)
         ]
     layers = []
     plans = zip(config.units, config.groups(), strict=True)
     for number, (units, budget) in enumerate(plans, 1):
-        own = dict(common)
+        own = {**common, **extra}
         if config.beta and number == len(config.units):
             own["activity_regularizer"] = ksr.TemporalActivationRegularizer(config.beta)
         # Of one group it computes what `keras.layers.LSTM` does, and trains faster on
@@ -136,6 +154,7 @@ def _recurrent(
                 input_density=budget.input_density if budget else 1.0,
                 weight_drop=config.weight_drop,
                 unit_forget_bias=False,
+                seed=next(seeds),
                 name=f"recurrent_{number}",
                 **own,
             )
@@ -253,7 +272,8 @@ class Reader:
             for number, values in enumerate(found):
                 sums[number] += (np.asarray(values) * counts[:, here]).sum(axis=1)
         self._forget()
-        return [list(one / counts.sum(axis=1)) for one in sums]
+        # Of no words at all nothing is known; nobody asks for it.
+        return [list(one / np.maximum(counts.sum(axis=1), 1)) for one in sums]
 
     def cross_entropy(self, text: np.ndarray, end: int, chunk: int) -> float:
         """The mean over all words of one text, which the rows read side by side.

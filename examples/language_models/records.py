@@ -1,6 +1,7 @@
 """What a run writes down: a line for each epoch, and one at the end."""
 
 import datetime
+import hashlib
 import json
 import os
 import platform
@@ -50,6 +51,11 @@ class Records:
                     "another --name, or remove it. Different (there, here): "
                     f"{different}"
                 )
+
+    def digest(self) -> str:
+        """A short name for these facts."""
+        told = json.dumps(self.facts, sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()[:8]
 
     def final(self) -> dict[str, Any] | None:
         """The last line of a finished run."""

@@ -1,8 +1,9 @@
 """What all runs of a folder came to: tables and pictures."""
 
+import importlib.util
 import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from language_models.records import all_runs
 from language_models.shipping import WINDOW
 
+# Methods that always begin with a trained model.
+STARTED = ("one-shot", "finetune")
 Row = dict[str, Any]
 
 
@@ -33,12 +36,20 @@ def kind_of(run: Row) -> str:
             parts.append(f"{value:g}")
     if run["method"] == "direct":
         parts.append(" ".join(map(str, run["units"])))
+    if run["settings"].get("start") and run["method"] not in STARTED:
+        parts.append("tuned")
+    parts.append(f"{run['settings']['epochs']} epochs")
     return " ".join(parts)
 
 
-def by_kind(runs: Iterable[Row]) -> dict[str, list[Row]]:
+def by_kind(runs: Sequence[Row]) -> dict[str, list[Row]]:
     """Runs by what they are, in order of seeds."""
     found: dict[str, list[Row]] = {}
+    data = {run["data_hash"] for run in runs}
+    if len(data) > 1:
+        raise SystemExit(
+            f"These are runs on different texts ({sorted(data)}): give each its --out."
+        )
     for run in sorted(runs, key=lambda run: (run["configuration"], run["seed"])):
         found.setdefault(kind_of(run), []).append(run)
     return found
@@ -46,6 +57,8 @@ def by_kind(runs: Iterable[Row]) -> dict[str, list[Row]]:
 
 def told(values: Sequence[float], form: str) -> str:
     """The mean, with each seed's value behind it if there are several."""
+    if not values:
+        return ""
     mean = format(statistics.mean(values), form)
     if len(values) == 1:
         return mean
@@ -55,8 +68,8 @@ def told(values: Sequence[float], form: str) -> str:
 def trained_table(runs: Sequence[Row]) -> list[str]:
     """Perplexities of all runs, in Markdown."""
     lines = [
-        "| run | seeds | units | weights | valid | test | minutes |",
-        "|---|--:|--:|--:|--:|--:|--:|",
+        "| run | seeds | units | weights | valid | test | recited | minutes |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for kind, group in by_kind(runs).items():
         cells = [
@@ -66,6 +79,7 @@ def trained_table(runs: Sequence[Row]) -> list[str]:
             _millions(group),
             told([run["valid"] for run in group], ".2f"),
             told([run["test"] for run in group], ".2f"),
+            told([run["recited"] for run in group if "recited" in run], ".2%"),
             format(statistics.mean(run["seconds"] for run in group) / 60, ".0f"),
         ]
         lines.append(f"| {' | '.join(cells)} |")
@@ -83,7 +97,7 @@ def _millions(group: Sequence[Row]) -> str:
 def shipped_table(runs: Sequence[Row]) -> list[str]:
     """Files: sizes, latencies, perplexities."""
     lines = [
-        "| run | seed | file | kB | perplexity of the file | ms a word "
+        "| run | seed | file | kB (by gzip) | perplexity of the file | ms a word "
         f"| ms for {WINDOW} |",
         "|---|--:|---|--:|--:|--:|--:|",
     ]
@@ -94,21 +108,24 @@ def shipped_table(runs: Sequence[Row]) -> list[str]:
                     kind,
                     str(run["seed"]),
                     line["quantize"] or "float32",
-                    f"{line['bytes'] / 1000:,.0f}",
+                    f"{line['bytes'] / 1000:,.0f} ({_packed(line)})",
                     f"{line['test']:.2f}",
                     f"{line['word_ms']:.3f}",
                     f"{line['window_ms']:.2f}",
                 ]
                 lines.append(f"| {' | '.join(cells)} |")
             for file in run.get("files", []):
-                size = f"{file['bytes'] / 1000:,.0f}"
-                packed = f"{file['gzip_bytes'] / 1000:,.0f} by gzip"
-                cells = [kind, str(run["seed"]), file["kind"], f"{size} ({packed})"]
+                size = f"{file['bytes'] / 1000:,.0f} ({_packed(file)})"
+                cells = [kind, str(run["seed"]), file["kind"], size]
                 runs_in = file["window_ms"]
                 shown = "LiteRT can't run it" if runs_in is None else f"{runs_in:.2f}"
                 cells += [f"{run['test']:.2f} (Keras)", "", shown]
                 lines.append(f"| {' | '.join(cells)} |")
     return lines
+
+
+def _packed(file: dict[str, Any]) -> str:
+    return f"{file['gzip_bytes'] / 1000:,.0f}"
 
 
 def changes(runs: Sequence[Row], kind: str, other: str) -> list[float]:
@@ -136,7 +153,8 @@ def draw(path: Path, runs: Sequence[Row]) -> None:
                 (line["bytes"] / 1e6, line["window_ms"], line["test"])
             )
         for file in run.get("files", []):
-            if file["window_ms"] is None:
+            # What its int8 file says was not measured.
+            if file["kind"] != "float32":
                 continue
             name = f"{_line_of(run)}, {file['kind']}"
             points.setdefault(name, []).append(
@@ -176,7 +194,10 @@ def show(folder: Path) -> None:
     if any(run["shipped"] or run.get("files") for run in runs):
         print()
         print("\n".join(shipped_table(runs)))
-        draw(folder / "results.png", runs)
+        if importlib.util.find_spec("matplotlib"):
+            draw(folder / "results.png", runs)
+        else:
+            print("\nNo picture: pip install keras-sparse-rnn[plot]")
     for about in dict.fromkeys(
         f"{run['data']} {run['data_hash']}, {run['processor']}, {run['machine']}, "
         f"{run['date']}, Keras {run['keras']}"

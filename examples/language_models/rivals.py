@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
-# In the papers' code, for the weights of all but the embedding.
+# In the paper's code, for all weights, biases and the embedding too.
 THRESHOLD = 1e-4
 
 
@@ -23,8 +23,8 @@ class RowsAndColumns(keras.regularizers.Regularizer):
     def __call__(self, x: Any) -> Any:
         squares = ops.square(x)
         # Of a row that is all zero a root has no gradient.
-        rows = ops.sqrt(ops.sum(squares, axis=0) + 1e-8)
-        columns = ops.sqrt(ops.sum(squares, axis=1) + 1e-8)
+        rows = ops.sqrt(ops.sum(squares, axis=1) + 1e-8)
+        columns = ops.sqrt(ops.sum(squares, axis=0) + 1e-8)
         return self.strength * (ops.sum(rows) + ops.sum(columns))
 
     def get_config(self) -> dict[str, Any]:
@@ -46,26 +46,44 @@ class Threshold(keras.constraints.Constraint):
         return {"least": self.least}
 
 
-def single_weights(strength: float) -> tuple[dict[str, Any], dict[str, Any]]:
-    """L1 with thresholding, for recurrent layers and for the dense one."""
-    return _arguments(keras.regularizers.L1(strength), True)
+def single_weights(strength: float, steps: int) -> dict[str, dict[str, Any]]:
+    """L1 with thresholding, of all weights but the embedding's and biases.
+
+    Args:
+        strength: For a loss that is the mean over words.
+        steps: Words of a window. The paper's strength is for their sum, and what is
+            below twice of it becomes zero.
+
+    Returns:
+        Arguments of the embedding, the recurrent layers, and the dense one.
+    """
+    pull = keras.regularizers.L1(strength)
+    least = max(THRESHOLD, 2 * strength * steps)
+    found = _thresholds(least)
+    found["recurrent"] |= {"kernel_regularizer": pull, "recurrent_regularizer": pull}
+    found["output"] |= {"kernel_regularizer": pull}
+    return found
 
 
-def rows_and_columns(strength: float) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Lasso of rows and columns with thresholding, of the recurrent layers."""
-    recurrent, _ = _arguments(RowsAndColumns(strength), False)
-    return recurrent, {}
+def rows_and_columns(strength: float) -> dict[str, dict[str, Any]]:
+    """Lasso of rows and columns of the recurrent layers, with thresholding."""
+    pull = RowsAndColumns(strength)
+    found = _thresholds(THRESHOLD)
+    found["recurrent"] |= {"kernel_regularizer": pull, "recurrent_regularizer": pull}
+    return found
 
 
-def _arguments(pull: Any, dense: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-    near_zero = Threshold()
-    kernel = {"kernel_regularizer": pull, "kernel_constraint": near_zero}
-    recurrent = {
-        **kernel,
-        "recurrent_regularizer": pull,
-        "recurrent_constraint": near_zero,
+def _thresholds(least: float) -> dict[str, dict[str, Any]]:
+    near_zero = Threshold(least)
+    names = {
+        "table": ["embeddings"],
+        "recurrent": ["kernel", "recurrent", "bias"],
+        "output": ["kernel", "bias"],
     }
-    return recurrent, kernel if dense else {}
+    return {
+        layer: {f"{name}_constraint": near_zero for name in own}
+        for layer, own in names.items()
+    }
 
 
 def share_of_zeros(model: keras.Model) -> float:

@@ -1,5 +1,6 @@
 """One run: a configuration, trained by one method, from one seed."""
 
+import contextlib
 import importlib.util
 import math
 import sys
@@ -77,10 +78,15 @@ class Run:
         """The trained model."""
         return self.folder / f"{self.name}.keras"
 
+    @property
+    def best_file(self) -> Path:
+        """The model after its best epoch."""
+        return self.folder / f"{self.name}.best.keras"
 
-def trained(run: Run, text: Text) -> dict[str, Any]:
-    """Trains, unless that was done before; the last line of the run's records."""
-    facts = {
+
+def facts_of(run: Run, text: Text) -> dict[str, Any]:
+    """What every line of a run's records says, and what another run differs in."""
+    return {
         "run": run.name,
         "configuration": run.configuration,
         "method": run.method,
@@ -94,19 +100,48 @@ def trained(run: Run, text: Text) -> dict[str, Any]:
         "data": text.source,
         "data_hash": text.hash,
         "train_words": len(text.train),
+        "vocabulary": len(text.vocabulary),
     }
-    records = Records(run.folder / f"{run.name}.jsonl", facts)
+
+
+def trained(run: Run, text: Text) -> dict[str, Any]:
+    """Trains, unless that was done before; the last line of the run's records."""
+    records = Records(run.folder / f"{run.name}.jsonl", facts_of(run, text))
     records.check()
     if (final := records.final()) is not None:
         print(f"{run.name} was trained before; see {records.path}")
         return final
-    scores = _train(run, text, records)
+    if not any(line.get("ended") for line in records.lines()):
+        _train(run, text, records)
+    model = keras.models.load_model(run.best_file if run.config.best else run.file)
+    if run.config.best:
+        if pruning_of(run) is not None:
+            # It was saved with masked units, before the model was rebuilt.
+            model = ksr.shrink(model)
+        save(model, run.file)
+    scores = {**_scores(model, text), "seconds": sum(records.values("seconds"))}
+    if run.config.recite:
+        scores["recited"] = max(records.values("train_accuracy"))
     records.add(final=True, **scores, **where())
     return records.lines()[-1]
 
 
-def _train(run: Run, text: Text, records: Records) -> dict[str, Any]:
+def save(model: keras.Model, file: Path) -> None:
+    """Beside and renamed, so that a file is never half."""
+    beside = file.with_name(f"part-{file.name}")
+    model.save(beside)
+    beside.replace(file)
+
+
+def _train(run: Run, text: Text, records: Records) -> None:
+    """Trains, and leaves the model in `run.file`, or the best in `run.best_file`."""
     config = run.config
+    # Of a run with other settings nothing is left to go on with, or to be told.
+    folder = run.folder / f"{run.name}.{records.digest()}.backup"
+    kept = ksr.ExactBackup(folder).epochs
+    records.forget_from(kept)
+    if not kept:
+        (run.folder / f"{run.name}.shipped.jsonl").unlink(missing_ok=True)
     keras.utils.set_random_seed(run.seed)
     model = _beginning(run, text)
     data = ksr.ContiguousText(
@@ -121,11 +156,11 @@ def _train(run: Run, text: Text, records: Records) -> dict[str, Any]:
         f"{run.name}: {config.about}; {model.count_params():,} weights, "
         f"{data.words:,} words in {data.num_batches:,} windows an epoch"
     )
-    watch = Watch(run, text, records, words=data.words)
+    pruning = pruning_of(run)
     callbacks: list[Any] = [
         keras.callbacks.LearningRateScheduler(lambda epoch, _: rate_at(run, epoch)),
         ksr.ContiguousTraining(data),
-        watch,
+        Watch(run, text, records, pruning),
     ]
     if config.averaging and run.method != "finetune":
         watched = records.values("valid_loss")
@@ -134,7 +169,8 @@ def _train(run: Run, text: Text, records: Records) -> dict[str, Any]:
                 "valid_loss", patience=config.averaging, history=watched
             )
         )
-    if importlib.util.find_spec("tensorboard"):
+    tensorboard = importlib.util.find_spec("tensorboard")
+    if tensorboard and keras.backend.backend() == "tensorflow":
         logs = run.folder / "tensorboard" / run.name
         callbacks.append(keras.callbacks.TensorBoard(str(logs)))
     fitting = {
@@ -142,14 +178,12 @@ def _train(run: Run, text: Text, records: Records) -> dict[str, Any]:
         "shuffle": False,
         "verbose": 1 if sys.stdout.isatty() else 0,
     }
-    pruning = pruning_of(run)
-    folder = run.folder / f"{run.name}.backup"
     if pruning is None:
         backup = ksr.ExactBackup(folder)
         first = backup.restore(model)
         model.fit(data, initial_epoch=first, callbacks=[*callbacks, backup], **fitting)
     else:
-        model, _ = ksr.fit_shrinking(
+        ksr.fit_shrinking(
             model,
             data,
             pruning=pruning,
@@ -159,22 +193,22 @@ def _train(run: Run, text: Text, records: Records) -> dict[str, Any]:
             **fitting,
         )
         print(pruning.report)
-    if config.best:
-        model = keras.models.load_model(watch.best_file)
-    model.save(run.file)
-    return {**_scores(model, text), "seconds": watch.total_seconds()}
 
 
 def rate_at(run: Run, epoch: int) -> float:
     """The learning rate of an epoch, counted from 0."""
     config = run.config
-    rate = config.rate
+    every = config.decay_every
+
+    def after(late: int) -> float:
+        return config.rate * config.decay ** (max(0, late + every - 1) // every)
+
     if run.method == "one-shot":
         # The rate in the middle of the slower part of its training, and down again.
         slower = CONFIGURATIONS[run.configuration].epochs - config.full_rate
         middle = max(0, slower // 2)
-        return rate * config.decay ** (middle + max(0, epoch + 1 - config.epochs // 2))
-    return rate * config.decay ** max(0, epoch + 1 - config.full_rate)
+        return after(middle + max(0, epoch + 1 - config.epochs // 2))
+    return after(epoch + 1 - config.full_rate)
 
 
 def rebuilt_after(run: Run) -> list[int]:
@@ -202,25 +236,17 @@ def pruning_of(run: Run) -> Any:
 def _beginning(run: Run, text: Text) -> keras.Model:
     """The model that training begins with, compiled."""
     config = run.config
-    recurrent: dict[str, Any] = {}
-    output: dict[str, Any] = {}
-    if run.method == "weights":
-        recurrent, output = rivals.single_weights(_strength(run))
-    elif run.method == "rows":
-        recurrent, output = rivals.rows_and_columns(_strength(run))
-    elif run.method in ("lasso", "proximal"):
-        form = "paper" if run.method == "lasso" else "proximal"
-        pull = ksr.ISSRegularizer(_strength(run), form=form)
-        recurrent = {"recurrent_regularizer": pull}
-    words = len(text.vocabulary)
-    model = models.build(config, words, recurrent, output)
+    extra: dict[str, Any] = {}
+    if run.strength is not None:
+        extra = _pulled(run, run.strength)
+    model = models.build(config, len(text.vocabulary), run.seed, extra)
     if run.start is not None:
-        trained = keras.models.load_model(run.start, compile=False)
         try:
+            trained = keras.models.load_model(run.start, compile=False)
             model.set_weights(trained.get_weights())
         except ValueError as error:
             raise SystemExit(
-                f"--start {run.start}: its weights are not those of "
+                f"--start {run.start}: it is no model with the weights of "
                 f"{run.configuration}. Keras says: {error}"
             ) from error
     model = models.compiled(model, config)
@@ -230,9 +256,25 @@ def _beginning(run: Run, text: Text) -> keras.Model:
     return model
 
 
-def _strength(run: Run) -> float:
-    assert run.strength is not None
-    return run.strength
+def _pulled(run: Run, strength: float) -> dict[str, Any]:
+    """What a lasso, or a rival of it, adds to the layers."""
+    config = run.config
+    if run.method == "weights":
+        return rivals.single_weights(strength, config.steps)
+    if run.method == "rows":
+        return rivals.rows_and_columns(strength)
+    if run.method == "lasso":
+        # As in the paper: norms are summed as they are; the threshold of its highway
+        # networks is another.
+        pull = ksr.ISSRegularizer(
+            strength,
+            form="paper",
+            scale_by_size=False,
+            threshold=4e-4 if config.depth else 1e-4,
+        )
+    else:
+        pull = ksr.ISSRegularizer(strength, form="proximal")
+    return {"recurrent": {"recurrent_regularizer": pull}}
 
 
 def _scores(model: keras.Model, text: Text) -> dict[str, Any]:
@@ -254,29 +296,32 @@ def _scores(model: keras.Model, text: Text) -> dict[str, Any]:
 class Watch(keras.callbacks.Callback):
     """Reads the validation part after each epoch, and writes it down.
 
+    When training ends it saves the model, before the backup of the run goes.
+
     Args:
         run: Which run.
         text: Its text.
         records: Where to.
-        words: Words of an epoch.
+        pruning: The `ISSPruning` of the run, listed before this one, or `None`.
     """
 
-    def __init__(self, run: Run, text: Text, records: Records, words: int):
+    def __init__(self, run: Run, text: Text, records: Records, pruning: Any):
         super().__init__()
         self.run, self.text, self.records = run, text, records
-        self.words = words
-        self.best_file = run.folder / f"{run.name}.best.keras"
+        self.pruning = pruning
         self._began = self._began_cpu = 0.0
         self._read_from: Any = None
         self._reader: Any = None
 
-    def total_seconds(self) -> float:
-        """Of training, over all epochs."""
-        return float(sum(self.records.values("seconds")))
+    def on_train_begin(self, logs: Any = None) -> None:
+        """What is tuned must become better than it was."""
+        if self.run.method == "finetune" and not self.records.lines():
+            loss = self._validated(self.model)
+            self.records.add(start_loss=loss, start=math.exp(loss))
+            save(self.model, self.run.best_file)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """What an interrupted run said of this epoch counts no more."""
-        self.records.forget_from(epoch)
+        """Begins to count the seconds."""
         self._began, self._began_cpu = time.perf_counter(), time.process_time()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -285,22 +330,20 @@ class Watch(keras.callbacks.Callback):
         cpu_seconds = time.process_time() - self._began_cpu
         logs = {} if logs is None else logs
         model = self.model
-        optimizer = model.optimizer
         values: dict[str, Any] = {}
-        if getattr(optimizer, "averaging", False):
-            with optimizer.averages_in(model):
-                loss = self._validated(model)
-                values["averaging"] = True
-        else:
+        if self._averaging(model):
+            values["averaging"] = True
+        with self._averages(model):
             loss = self._validated(model)
         logs["valid_loss"] = loss
-        earlier = self.records.values("valid_loss")
-        if self.run.config.best and loss <= min([*self._alike(logs), loss]):
-            self._keep(model)
+        if self.run.config.best and loss <= min([*self._rivals(logs), loss]):
+            with self._averages(model):
+                save(model, self.run.best_file)
         if self.run.config.recite:
             values["train_accuracy"] = self._recited(model)
             if 1 - values["train_accuracy"] < 1e-4:
                 model.stop_training = True
+        earlier = self.records.values("valid_loss")
         if self.run.method == "finetune" and loss > min([*earlier[:-5], math.inf]):
             model.stop_training = True
         self.records.add(
@@ -314,7 +357,7 @@ class Watch(keras.callbacks.Callback):
             units=models.units_of(model),
             parameters=logs.get("parameters_left", model.count_params()),
             units_left=logs.get("units_left"),
-            rate=float(rate_at(self.run, epoch)),
+            rate=rate_at(self.run, epoch),
             **values,
         )
         print(
@@ -322,14 +365,32 @@ class Watch(keras.callbacks.Callback):
             f"{logs['loss']:.3f}, validation perplexity {math.exp(loss):.2f}, units "
             f"{models.units_of(model)}"
             + (f", {logs['units_left']} left" if "units_left" in logs else "")
-            + (f", recited {values['train_accuracy']:.2%}" if len(values) > 1 else ""),
+            + (
+                f", {values['train_accuracy']:.2%} recited"
+                if self.run.config.recite
+                else ""
+            ),
             flush=True,
         )
 
-    def _alike(self, logs: Any) -> list[float]:
-        """Losses of earlier epochs with the same units: more units are no rivals."""
+    def on_train_end(self, logs: Any = None) -> None:
+        """Saves what there is."""
+        model = self.model if self.pruning is None else self.pruning.pruned_model
+        save(model, self.run.file)
+        self.records.add(ended=True)
+
+    def _averaging(self, model: Any) -> bool:
+        return bool(getattr(model.optimizer, "averaging", False))
+
+    def _averages(self, model: Any) -> Any:
+        if self._averaging(model):
+            return model.optimizer.averages_in(model)
+        return contextlib.nullcontext()
+
+    def _rivals(self, logs: Any) -> list[float]:
+        """Losses of earlier epochs with as many units, and of what is tuned."""
         return [
-            line["valid_loss"]
+            line.get("valid_loss", line.get("start_loss"))
             for line in self.records.lines()
             if line.get("units_left") == logs.get("units_left")
         ]
@@ -349,13 +410,3 @@ class Watch(keras.callbacks.Callback):
         parts = np.array_split(self.text.train, reader.rows)
         _, right = reader.read(parts, self.text.end, chunk=70)
         return float(np.average(right, weights=[len(part) for part in parts]))
-
-    def _keep(self, model: Any) -> None:
-        optimizer = model.optimizer
-        beside = self.best_file.with_name(f"{self.run.name}.part.keras")
-        if getattr(optimizer, "averaging", False):
-            with optimizer.averages_in(model):
-                model.save(beside, include_optimizer=False)
-        else:
-            model.save(beside, include_optimizer=False)
-        beside.replace(self.best_file)

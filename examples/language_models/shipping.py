@@ -1,5 +1,6 @@
 """A trained model as files for a device, measured as files."""
 
+import gzip
 import math
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,12 @@ def ship(name: str, file: Path, text: Text) -> list[dict[str, Any]]:
     """
     facts = {"run": name, "data": text.source, "data_hash": text.hash}
     records = Records(file.with_name(f"{name}.shipped.jsonl"), facts)
+    records.check()
+    if len(text.test) < WINDOW:
+        raise SystemExit(
+            f"--ship measures windows of {WINDOW} words, and the test part has only "
+            f"{len(text.test)}."
+        )
     done = {line["quantize"] for line in records.lines()}
     if done < set(KINDS):
         model = keras.models.load_model(file, compile=False)
@@ -54,6 +61,7 @@ def ship(name: str, file: Path, text: Text) -> list[dict[str, Any]]:
             word_ms=word_latency(step, text),
             window_ms=ksr.TFLiteModel(whole, threads=1).latency(words),
             window_bytes=whole.stat().st_size,
+            gzip_bytes=len(gzip.compress(step.read_bytes())),
             operators=sorted(streamed.operators),
             parameters=model.count_params(),
             **where(),

@@ -3,6 +3,7 @@
 import collections
 import hashlib
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,7 @@ def read(
     if path is not None:
         parts, source = of_path(path), path.name
     elif data is not None:
-        parts, source = of_dataset(data), data
+        parts, source = of_dataset(data, most), data
     else:
         parts, source = of_python(), "documentation of Python"
     return as_ids(parts, source, most_words, most)
@@ -78,36 +79,54 @@ def of_path(path: Path) -> dict[str, list[str]]:
     return found
 
 
-def of_dataset(name: str) -> dict[str, list[str]]:
-    """Words of the text feature of a tensorflow-datasets data set."""
+def of_dataset(name: str, most: int | None) -> dict[str, list[str]]:
+    """Words of the text feature of a tensorflow-datasets data set.
+
+    Of a large one give `most`: it is read no further than that.
+    """
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise SystemExit(
             "--data needs tensorflow-datasets: pip install keras-sparse-rnn[datasets]"
         ) from error
-    splits = {}
     builder = tfds.builder(name)
     builder.download_and_prepare()
-    for split in builder.info.splits:
-        lines = []
+    splits = list(builder.info.splits)
+    if "train" not in splits:
+        raise SystemExit(f"--data {name}: it has no split 'train', only {splits}.")
+
+    def lines_in(split: str) -> list[list[str]]:
+        lines: list[list[str]] = []
+        words = 0
         for example in tfds.as_numpy(builder.as_dataset(split=split)):
             if "text" not in example:
                 raise SystemExit(
                     f"--data {name}: its examples have no feature 'text', only "
                     f"{sorted(example)}."
                 )
-            text = example["text"].decode("utf-8")
-            lines += [line.split() for line in text.splitlines() if line.strip()]
-        splits[split] = lines
-    valid = splits.get("validation", splits.get("valid"))
+            for line in example["text"].decode("utf-8").splitlines():
+                # The same word is the same object: else they are most of the memory.
+                found = [sys.intern(word) for word in line.split()]
+                if found:
+                    lines.append(found)
+                    words += len(found) + 1
+            if most is not None and words > 1.2 * most:
+                break
+        return lines
+
+    train = lines_in("train")
+    valid = next((one for one in ("validation", "valid") if one in splits), None)
     if valid and "test" in splits:
-        named = {"train": splits["train"], "valid": valid, "test": splits["test"]}
-        return {part: flat(lines) for part, lines in named.items()}
+        return {
+            "train": flat(train),
+            "valid": flat(lines_in(valid)),
+            "test": flat(lines_in("test")),
+        }
     # lm1b has no part for validation, others have training only.
-    found = cut(splits["train"])
+    found = cut(train)
     if "test" in splits:
-        found["test"] = flat(splits["test"])
+        found["test"] = flat(lines_in("test"))
     return found
 
 
@@ -162,16 +181,20 @@ def as_ids(
     digest = hashlib.sha256()
     for part in PARTS:
         digest.update(" ".join(parts[part]).encode() + b"\n")
+    for part in PARTS:
+        if not parts[part]:
+            raise SystemExit(f"{source}: its part '{part}' has no words.")
     train = parts["train"][:most]
     seen = collections.Counter(train)
-    kept = dict(seen.most_common(most_words))
-    if len(seen) > most_words or any(
-        word not in kept for part in PARTS for word in parts[part]
-    ):
-        # Words that training has not are unknown, and so are the rarest.
-        kept = dict(seen.most_common(most_words - 1)) | {UNKNOWN: 0}
-        known = sum(n for word, n in kept.items() if word != UNKNOWN)
-        kept[UNKNOWN] = len(train) - known
+    # Whatever is rare, a line ends; and words that training has not are unknown, as
+    # are the rarest.
+    lacks = any(word not in seen for part in PARTS for word in parts[part])
+    special = {END, UNKNOWN} if lacks or len(seen) > most_words else {END}
+    common = [word for word, _ in seen.most_common() if word not in special]
+    kept = {word: seen[word] for word in common[: most_words - len(special)]}
+    kept[END] = seen[END]
+    if UNKNOWN in special:
+        kept[UNKNOWN] = len(train) - sum(kept.values())
     vocabulary = sorted(kept, key=lambda word: -kept[word])
     index = {word: number for number, word in enumerate(vocabulary)}
     unknown = index.get(UNKNOWN, 0)

@@ -558,6 +558,16 @@ class ISSPruning(keras.callbacks.Callback):
             for one in optimizers_in(self.model.optimizer)
         )
 
+    def _averages_of(self, variable: Any) -> list[Any]:
+        """Means of a variable that an `AveragedSGD` keeps, which may be evaluated."""
+        optimizer = self.model.optimizer
+        found = [
+            one.average_of(variable)
+            for one in optimizers_in(optimizer)
+            if hasattr(one, "average_of")
+        ]
+        return [one for one in found if one is not None]
+
     def _note(self, alive: list[np.ndarray], step: int) -> None:
         """Remembers which components live, and when the others' units went."""
         plan = self._plan
@@ -601,12 +611,13 @@ class ISSPruning(keras.callbacks.Callback):
         if self._masks is None:
             return
         for key, parts in self._parts_by_variable().items():
-            variable = plan.variables[key]
-            value = ops.convert_to_numpy(variable)
-            for number, part in parts:
-                living = kept_along(part, self._alive[number])
-                value = np.where(part.along_axis(living), value, 0)
-            variable.assign(value)
+            own = plan.variables[key]
+            for variable in [own, *self._averages_of(own)]:
+                value = ops.convert_to_numpy(variable)
+                for number, part in parts:
+                    living = kept_along(part, self._alive[number])
+                    value = np.where(part.along_axis(living), value, 0)
+                variable.assign(value)
 
     def _release(self, plan: Plan) -> None:
         for variable in plan.variables:

@@ -1,8 +1,10 @@
 """SGD that averages its weights, from the epoch on at which it stops improving."""
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -122,6 +124,12 @@ class AveragedSGD(keras.optimizers.SGD):
             for (variable, _), value in zip(self._pairs(), own, strict=True):
                 variable.assign(value)
 
+    def average_of(self, variable: Any) -> Any:
+        """The variable that holds the mean of another, `None` if there is none."""
+        if not self.built:
+            return None
+        return next((mean for own, mean in self._pairs() if own is variable), None)
+
     def finalize_variable_values(self, var_list: Any) -> None:
         """Called when `fit` ends: the averages stay in the model."""
         super().finalize_variable_values(var_list)
@@ -151,10 +159,18 @@ class NonMonotonicAveraging(keras.callbacks.Callback):
     but the last `patience` epochs ("non-monotonically triggered"). From then on
     validation within `fit` is of the averages. Needs an `AveragedSGD`.
 
+    The value that `monitor` names should be of the predictions alone: a `val_loss`
+    holds the penalties of regularizers, too. With `ISSPruning` let averaging begin
+    behind its `end`: what removal costs at first is no reason to average.
+
     Args:
         monitor: The value in the logs, lower being better.
         patience: How many epochs may pass without a new best one.
         history: The values of earlier epochs, of a run that goes on.
+        best_file: Where to save the model, a `.keras` file, after each epoch that is
+            the best so far, with averaged weights if there are any (`ModelCheckpoint`
+            would save those that training goes on with). To fine-tune, load it,
+            compile it with an `AveragedSGD` and call `start_averaging` at once.
 
     Attributes:
         history: The values of all epochs so far.
@@ -178,8 +194,10 @@ class NonMonotonicAveraging(keras.callbacks.Callback):
         monitor: str = "val_loss",
         patience: int = 5,
         history: Iterable[float] = (),
+        best_file: str | os.PathLike[str] | None = None,
     ):
         super().__init__()
+        self.best_file = None if best_file is None else Path(best_file)
         self.monitor = monitor
         self.patience = positive("patience", patience)
         self.history = [float(value) for value in history]
@@ -223,6 +241,11 @@ class NonMonotonicAveraging(keras.callbacks.Callback):
         assert logs is not None
         value = float(logs[self.monitor])
         optimizer = self._optimizer()
+        if self.best_file is not None and value <= min([*self.history, value]):
+            beside = self.best_file.with_name(f"part-{self.best_file.name}")
+            with optimizer.averages_in(self.model):
+                self.model.save(beside)
+            beside.replace(self.best_file)
         earlier = self.history[: -self.patience]
         if not optimizer.averaging and earlier and value > min(earlier):
             optimizer.start_averaging()

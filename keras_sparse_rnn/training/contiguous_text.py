@@ -1,5 +1,6 @@
 """A long text in windows that follow each other, for states that are carried on."""
 
+import itertools
 import numbers
 from collections.abc import Iterator
 from typing import Any
@@ -30,7 +31,8 @@ class ContiguousText(keras.utils.PyDataset):
         ids: The text, integers `(length,)`.
         batch_size: How many parts are read side by side.
         steps: Length of a window.
-        jitter: Standard deviation of windows' lengths; 0 for windows all alike.
+        jitter: Standard deviation of windows' lengths, at most half of `steps`; 0 for
+            windows all alike.
         halved: With `jitter`, share of the windows that are half as long.
         shortest: With `jitter`, the length of the shortest.
         longest: With `jitter`, the length of the longest; by default 8 deviations above
@@ -81,7 +83,7 @@ class ContiguousText(keras.utils.PyDataset):
             )
         self.batch_size = positive("batch_size", batch_size)
         self.steps = positive("steps", steps)
-        self.jitter = _between("jitter", jitter, 0, np.inf)
+        self.jitter = _between("jitter", jitter, 0, self.steps / 2)
         self.halved = _between("halved", halved, 0, 1)
         self.shortest = positive("shortest", shortest)
         most = self.steps + int(8 * self.jitter) if longest is None else longest
@@ -91,7 +93,7 @@ class ContiguousText(keras.utils.PyDataset):
                 "`steps` must lie between `shortest` and `longest`. Received: "
                 f"shortest={shortest}, steps={steps}, longest={self.longest}."
             )
-        self.seed = int(seed)
+        self.seed = int(_between("seed", seed, 0, 2**63 - 1))
         self.as_inputs = bool(as_inputs)
         length = (len(ids) - 1) // self.batch_size
         if length < self.steps:
@@ -127,9 +129,14 @@ class ContiguousText(keras.utils.PyDataset):
         count = max(1, round(length / mean))
         base = np.where(random.random(count) < self.halved, self.steps / 2, self.steps)
         drawn = np.clip(random.normal(base, self.jitter), self.shortest, self.longest)
-        # To whole numbers by the edges, so that nothing is lost on the way.
-        edges = np.round(np.cumsum(drawn) * (length / drawn.sum())).astype(int)
-        return np.diff(edges, prepend=0).tolist()
+        scaled = np.round(drawn * (length / drawn.sum())).astype(int)
+        lengths = np.maximum(scaled, 1)
+        # What rounding made too much or too little, from the longest ones on.
+        longest_first = itertools.cycle(np.argsort(-lengths, kind="stable").tolist())
+        while (left := length - int(lengths.sum())) != 0:
+            own = next(longest_first)
+            lengths[own] += 1 if left > 0 else -int(lengths[own] > 1)
+        return lengths.tolist()
 
     @property
     def num_batches(self) -> int:
@@ -158,10 +165,11 @@ class ContiguousText(keras.utils.PyDataset):
 class ContiguousTraining(keras.callbacks.Callback):
     """What goes with a `ContiguousText` in `fit`.
 
-    At the beginning of an epoch the states of stateful layers become zeros, and the
-    text gets the windows of that epoch. Where windows have different lengths the
-    learning rate of each step is scaled by its window's length over `text.steps`:
-    a short window would else count, word for word, for more than a long one.
+    At the beginning of an epoch, and of a validation, the states of stateful layers
+    become zeros, and the text gets the windows of its epoch. Where windows have
+    different lengths the learning rate of each step is scaled by its window's length
+    over `text.steps`: a short window would else count, word for word, for more than a
+    long one. That needs `steps_per_execution=1`, as is the default.
 
     List it behind callbacks that set the learning rate at the beginning of an epoch.
 
@@ -199,9 +207,12 @@ class ContiguousTraining(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """A new beginning: zero states, and windows of their own."""
         self.text.epoch = epoch
-        for layer in self._stateful():
-            layer.reset_state()
+        self._forget()
         self._rate = self._rate_of_epoch() if self.text.jitter else 0.0
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        """What is held out begins with zero states, too."""
+        self._forget()
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Scales the learning rate."""
@@ -212,6 +223,10 @@ class ContiguousTraining(keras.callbacks.Callback):
         """Puts the learning rate of the epoch back."""
         if self.text.jitter:
             self._set(self._rate)
+
+    def _forget(self) -> None:
+        for layer in self._stateful():
+            layer.reset_state()
 
     def _stateful(self) -> Iterator[Any]:
         for layer in _backend.sublayers(self.model):

@@ -38,6 +38,12 @@ class ExactBackup(keras.callbacks.Callback):
         super().__init__()
         self._backup = Backup(folder)
 
+    @property
+    def epochs(self) -> int:
+        """How many epochs the state that is kept has been trained for; 0 without."""
+        state = self._backup.read()
+        return 0 if state is None else int(state["epochs"])
+
     def restore(self, model: Any) -> int:
         """Gives a model the state that was kept last, if there is any.
 
