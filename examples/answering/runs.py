@@ -1,0 +1,433 @@
+"""One run: a model, trained by one method, from one seed, on some questions."""
+
+import math
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from language_models.records import Records, where
+
+import keras_sparse_rnn as ksr
+from answering import encoding, models, spans, squad
+from answering.configurations import CONFIGURATIONS, CONTEXTUAL, PRUNED, Configuration
+from answering.encoding import Encoded, Vocabulary
+from answering.squad import Question
+
+METHODS = {
+    "plain": "nothing is removed",
+    "scheduled": "units go on a schedule, the model is rebuilt smaller on the way",
+    "lasso": "the group lasso of the ISS paper, as strong as --strength",
+    "proximal": "the same in its proximal form, as strong as --strength",
+    "direct": "LSTMs of the sizes --units from the beginning",
+}
+# That of the paper's code for this model.
+THRESHOLD = 4e-4
+
+
+@dataclass(frozen=True)
+class Data:
+    """Questions to train with, to look at while training, and to test with.
+
+    Attributes:
+        train: Those to train with.
+        valid: Those to look at; maybe none.
+        test: Those that the reported scores are of.
+        source: Where they come from.
+        hash: Of all of them.
+        left_out: The article that is held out, if one is.
+    """
+
+    train: list[Question]
+    valid: list[Question]
+    test: list[Question]
+    source: str
+    hash: str
+    left_out: str | None = None
+
+
+def data_of(
+    paths: Sequence[Path] | None, name: str | None, hold_out: str | None
+) -> list[Data]:
+    """What to train with and to test with.
+
+    Args:
+        paths: A file of SQuAD's, or two of which the second is for the test.
+        name: A tensorflow-datasets name, in place of files.
+        hold_out: With one file the title of the article to test with, or "all" for each
+            in turn.
+
+    Returns:
+        One, or as many as there are articles to hold out.
+    """
+    if name is not None:
+        parts = squad.of_dataset(name)
+        if not {"train", "validation"} <= set(parts):
+            raise SystemExit(f"--data {name} has no train and validation parts.")
+        return [_data(parts["train"], [], parts["validation"], name)]
+    if not paths:
+        parts = spans.of_python()
+        source = "documentation of Python"
+        return [_data(parts["train"], parts["valid"], parts["test"], source)]
+    source = " ".join(path.name for path in paths)
+    if len(paths) == 2:
+        train, test = (squad.of_file(path) for path in paths)
+        return [_data(train, [], test, source)]
+    questions = squad.of_file(paths[0])
+    titles = sorted({one.title for one in questions})
+    if hold_out not in (*titles, "all") or len(titles) < 2:
+        raise SystemExit(
+            f"--squad {paths[0]}: with one file, --hold-out says which article the "
+            f"test is of: 'all' for each in turn, or one of {titles}. "
+            f"Received: {hold_out}."
+        )
+    return [
+        _data(
+            [one for one in questions if one.title != title],
+            [],
+            [one for one in questions if one.title == title],
+            source,
+            title,
+        )
+        for title in (titles if hold_out == "all" else [hold_out])
+    ]
+
+
+def _data(
+    train: list[Question],
+    valid: list[Question],
+    test: list[Question],
+    source: str,
+    left_out: str | None = None,
+) -> Data:
+    own = squad.hash_of([*train, *valid, *test])
+    return Data(train, valid, test, source, own, left_out)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run is.
+
+    Attributes:
+        name: It names its files.
+        configuration: The sizes, and how it is trained.
+        base: The name of the configuration that those were made of.
+        method: One of `METHODS`.
+        seed: Of weights, dropout and the order of questions.
+        keep: Share of the units that stay.
+        strength: Of a lasso.
+        contextual: Whether the contextual layer loses units, too.
+        start: A model to start from, `None` for new weights.
+        unanswerable: Whether questions without an answer count.
+        vectors: A file of words' vectors, if any.
+        most_words: Size of the largest vocabulary.
+        folder: Where files go.
+    """
+
+    name: str
+    configuration: Configuration
+    base: str
+    method: str
+    seed: int
+    keep: float | None
+    strength: float | None
+    contextual: bool
+    start: Path | None
+    unanswerable: bool
+    vectors: Path | None
+    most_words: int
+    folder: Path
+
+    @property
+    def config(self) -> Configuration:
+        """The sizes, and how it is trained."""
+        return self.configuration
+
+    @property
+    def file(self) -> Path:
+        """The trained model."""
+        return self.folder / f"{self.name}.keras"
+
+    def without(self, title: str | None) -> "Run":
+        """The same with an article left out."""
+        if title is None:
+            return self
+        return replace(self, name=f"{self.name}-without-{title}")
+
+    def vocabulary(self, data: Data) -> Vocabulary:
+        """The words of the questions to train with."""
+        found = encoding.vocabulary_of(data.train, self.most_words)
+        if self.vectors is None:
+            return found
+        questions = [*data.train, *data.valid, *data.test]
+        return encoding.with_vectors(found, self.vectors, questions, self.seed)
+
+    def encoded(self, questions: Sequence[Question]) -> list[Encoded]:
+        """Questions in tokens."""
+        return encoding.encoded(questions, self.config, self.unanswerable)
+
+
+def trained(run: Run, data: Data) -> dict[str, Any]:
+    """Trains, unless that was done before; the last line of the run's records."""
+    facts = {
+        "run": run.name,
+        "configuration": run.base,
+        "method": run.method,
+        "seed": run.seed,
+        "settings": {
+            **asdict(run.config),
+            "keep": run.keep,
+            "strength": run.strength,
+            "contextual": run.contextual,
+            "start": run.start.name if run.start else None,
+            "unanswerable": run.unanswerable,
+            "vectors": run.vectors.name if run.vectors else None,
+            "most_words": run.most_words,
+        },
+        "data": data.source,
+        "data_hash": data.hash,
+        "left_out": data.left_out,
+    }
+    records = Records(run.folder / f"{run.name}.jsonl", facts)
+    records.check()
+    if (final := records.final()) is not None:
+        print(f"{run.name} was trained before; see {records.path}")
+        return final
+    records.add(final=True, **_train(run, data, records), **where())
+    return records.lines()[-1]
+
+
+def _train(run: Run, data: Data, records: Records) -> dict[str, Any]:
+    config = run.config
+    vocabulary = run.vocabulary(data)
+    everything = run.encoded(data.train)
+    questions = [one for one in everything if one.span is not None]
+    if not questions:
+        raise SystemExit(f"{data.source} has no question that could be trained with.")
+    keras.utils.set_random_seed(run.seed)
+    model = _beginning(run, vocabulary)
+    batches = encoding.Batches(questions, vocabulary, config, run.seed)
+    print(
+        f"{run.name}: {config.about}; {model.count_params():,} weights; "
+        f"{len(questions):,} questions of {len(everything):,} in "
+        f"{batches.num_batches:,} batches an epoch"
+    )
+    watch = Watch(run, run.encoded(data.valid), vocabulary, records)
+    callbacks = [encoding.EpochByEpoch(batches), watch]
+    folder = run.folder / f"{run.name}.backup"
+    fitting = {
+        "epochs": config.epochs,
+        "shuffle": False,
+        "verbose": 1 if sys.stdout.isatty() else 0,
+    }
+    pruning = pruning_of(run)
+    if pruning is None:
+        backup = ksr.ExactBackup(folder)
+        first = backup.restore(model)
+        model.fit(
+            batches, initial_epoch=first, callbacks=[*callbacks, backup], **fitting
+        )
+    else:
+        model, _ = ksr.fit_shrinking(
+            model,
+            batches,
+            pruning=pruning,
+            at=rebuilt_after(run),
+            backup=folder,
+            callbacks=callbacks,
+            **fitting,
+        )
+        print(pruning.report)
+    # The averages of its weights, which the optimizer has put in their places.
+    model.save(run.file)
+    return {
+        **scores(model, run.encoded(data.test), vocabulary, run),
+        **sizes(model),
+        "train_questions": len(questions),
+        "seconds": float(sum(records.values("seconds"))),
+    }
+
+
+def scores(
+    model: keras.Model, questions: Sequence[Encoded], vocabulary: Vocabulary, run: Run
+) -> dict[str, Any]:
+    """Exact match and F1, in per cent of the questions."""
+    logits = encoding.logits_of(model, questions, vocabulary, run.config)
+    _, answers = encoding.answers_of(questions, logits, run.config, run.unanswerable)
+    return mean_scores(questions, answers)
+
+
+def mean_scores(questions: Sequence[Encoded], answers: Sequence[str]) -> dict[str, Any]:
+    """Exact match and F1 of answers, in per cent of the questions."""
+    if not questions:
+        return {"em": math.nan, "f1": math.nan, "questions": 0}
+    asked = [one.question for one in questions]
+    matches, overlaps = squad.scores(asked, answers)
+    return {
+        "em": float(np.mean(matches)),
+        "f1": float(np.mean(overlaps)),
+        "questions": len(questions),
+    }
+
+
+def sizes(model: keras.Model) -> dict[str, Any]:
+    """Units and weights.
+
+    Weights are told without those of the table of words, too: as the papers count them
+    with vectors that are given.
+    """
+    table = model.get_layer("words").count_params()
+    return {
+        "units": models.units_of(model),
+        "contextual_units": models.sizes_of(model)[CONTEXTUAL],
+        "parameters": model.count_params(),
+        "without_words": model.count_params() - table,
+    }
+
+
+def rebuilt_after(run: Run) -> list[int]:
+    """Epochs after which the model is rebuilt smaller."""
+    epochs = run.config.epochs
+    shares = (0.35, 0.6) if run.method == "scheduled" else (0.67,)
+    found = {math.ceil(share * epochs) for share in shares}
+    return sorted(epoch for epoch in found if 0 < epoch < epochs)
+
+
+def pruning_of(run: Run) -> Any:
+    """The callback that removes units, if the method has one."""
+    ignore = () if run.contextual else (CONTEXTUAL,)
+    if run.method == "scheduled":
+        return ksr.ISSPruning(keep=run.keep, ignore=ignore)
+    if run.method in ("lasso", "proximal"):
+        # What the lasso makes zero goes; it pulls until the last third.
+        return ksr.ISSPruning(end=2 / 3, ignore=ignore)
+    return None
+
+
+def _beginning(run: Run, vocabulary: Vocabulary) -> keras.Model:
+    """The model that training begins with, compiled."""
+    config = run.config
+    trained_before = None
+    if run.start is not None:
+        trained_before = keras.models.load_model(run.start, compile=False)
+        units = models.sizes_of(trained_before).values()
+        config = replace(config, units=tuple(one for pair in units for one in pair))
+    regularizers: dict[str, Any] = {}
+    if run.method in ("lasso", "proximal"):
+        assert run.strength is not None
+        paper = run.method == "lasso"
+        for name in (CONTEXTUAL, *PRUNED) if run.contextual else PRUNED:
+            regularizers[name] = ksr.ISSRegularizer(
+                run.strength,
+                form="paper" if paper else "proximal",
+                scale_by_size=not paper,
+                threshold=THRESHOLD,
+            )
+    model = models.build(
+        config,
+        len(vocabulary.words),
+        len(vocabulary.characters),
+        vocabulary.vectors,
+        regularizers,
+    )
+    if trained_before is not None:
+        try:
+            model.set_weights(trained_before.get_weights())
+        except ValueError as error:
+            raise SystemExit(
+                f"--start {run.start}: it must be trained with the same data and "
+                f"settings. Keras says: {error}"
+            ) from error
+    if vocabulary.vectors is None and config.density is not None:
+        ksr.check_order(vocabulary.counts)
+    return compiled(model, config)
+
+
+def compiled(model: keras.Model, config: Configuration) -> keras.Model:
+    """Compiled with Adam, and with averages of the weights."""
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(
+        keras.optimizers.Adam(config.rate, use_ema=True, ema_momentum=config.average),
+        [loss, loss],
+        # On a CPU it takes long to compile each length, and is no faster.
+        jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
+    )
+    return model
+
+
+@contextmanager
+def averages_in(model: keras.Model) -> Iterator[None]:
+    """The model has the averages of its weights in this block."""
+    swap = keras.callbacks.SwapEMAWeights()
+    swap.set_model(model)
+    swap.on_test_begin()
+    try:
+        yield
+    finally:
+        swap.on_test_end()
+
+
+class Watch(keras.callbacks.Callback):
+    """Answers the questions to look at after each epoch, and writes it down.
+
+    Args:
+        run: Which run.
+        questions: The questions; there may be none.
+        vocabulary: Their words.
+        records: Where to.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        questions: Sequence[Encoded],
+        vocabulary: Vocabulary,
+        records: Records,
+    ):
+        super().__init__()
+        self.run, self.questions = run, questions
+        self.vocabulary, self.records = vocabulary, records
+        self._began = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """What an interrupted run said of this epoch counts no more."""
+        self.records.forget_from(epoch)
+        self._began = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Answers, and writes a line."""
+        seconds = time.perf_counter() - self._began
+        logs = logs or {}
+        model: Any = self.model
+        found: dict[str, Any] = {}
+        if self.questions:
+            with averages_in(model):
+                own = scores(model, self.questions, self.vocabulary, self.run)
+            found = {"valid_em": own["em"], "valid_f1": own["f1"]}
+        self.records.add(
+            epoch=epoch + 1,
+            **found,
+            train_loss=float(logs["loss"]),
+            seconds=seconds,
+            units=models.units_of(model),
+            parameters=logs.get("parameters_left", model.count_params()),
+            units_left=logs.get("units_left"),
+        )
+        told = "".join(f", {name} {value:.1f}" for name, value in found.items())
+        print(
+            f"{self.run.name}, epoch {epoch + 1}: {seconds:.0f} s, loss "
+            f"{logs['loss']:.3f}{told}, units {models.units_of(model)}"
+            + (f", {logs['units_left']} left" if "units_left" in logs else ""),
+            flush=True,
+        )
+
+
+def base(name: str, **changed: Any) -> Configuration:
+    """A named configuration, with what was changed of it."""
+    given = {key: value for key, value in changed.items() if value is not None}
+    return replace(CONFIGURATIONS[name], **given)
