@@ -1,6 +1,7 @@
 """The language models: texts, the papers' sizes, runs that are resumed, files."""
 
 import importlib
+import importlib.util
 import json
 import math
 import sys
@@ -392,7 +393,8 @@ def test_a_trained_model_is_pruned_and_tuned(lm, small, folder, tmp_path):
 
 @pytest.mark.long
 def test_magnitude_pruning_in_a_process_of_its_own(lm, small, folder, tmp_path):
-    pytest.importorskip("tensorflow_model_optimization")
+    if importlib.util.find_spec("tensorflow_model_optimization") is None:
+        pytest.skip("needs tensorflow-model-optimization")
     text = lm.texts.read(folder, None, 100)
     arguments = ["--method", "magnitude", "--keep", "0.25", "--epochs", "4"]
     run = run_of(lm, tmp_path, "tiny", *arguments)

@@ -61,11 +61,12 @@ def main(settings_file, results_file):
         return settings["rate"] * settings["decay"] ** late
 
     backup = Path(settings["backup"])
-    weights, state = backup / "weights.h5", backup / "state.json"
+    weights, state = backup / "weights.npz", backup / "state.json"
     lines = []
     if state.exists():
         lines = json.loads(state.read_text())
-        model.load_weights(weights)
+        with np.load(weights) as kept:
+            model.set_weights([kept[f"arr_{k}"] for k in range(len(kept))])
     first = len(lines)
 
     class Told(keras.callbacks.Callback):
@@ -89,8 +90,8 @@ def main(settings_file, results_file):
                 f"{logs['loss']:.3f}",
                 flush=True,
             )
-            beside = backup / "part.h5"
-            self.model.save_weights(beside)
+            beside = backup / "part.npz"
+            np.savez(beside, *self.model.get_weights())
             beside.replace(weights)
             beside = state.with_suffix(".part")
             beside.write_text(json.dumps(lines))
@@ -134,11 +135,14 @@ def windows(ids, batch, steps):
 
 
 def language_model(settings, batch, steps, stateful=True):
-    start = keras.initializers.RandomUniform(-settings["scale"], settings["scale"])
+    def start():
+        # One for each weight: Keras 2 would draw the same values twice.
+        return keras.initializers.RandomUniform(-settings["scale"], settings["scale"])
+
     layers = [
         keras.layers.InputLayer(batch_input_shape=(batch, steps), dtype="int32"),
         keras.layers.Embedding(
-            settings["words"], settings["embedding"], embeddings_initializer=start
+            settings["words"], settings["embedding"], embeddings_initializer=start()
         ),
         keras.layers.Dropout(settings["input_dropout"]),
     ]
@@ -150,14 +154,14 @@ def language_model(settings, batch, steps, stateful=True):
                 return_sequences=True,
                 stateful=stateful,
                 unit_forget_bias=False,
-                kernel_initializer=start,
-                recurrent_initializer=start,
+                kernel_initializer=start(),
+                recurrent_initializer=start(),
             ),
             keras.layers.Dropout(
                 settings["output_dropout" if last else "hidden_dropout"]
             ),
         ]
-    layers.append(keras.layers.Dense(settings["words"], kernel_initializer=start))
+    layers.append(keras.layers.Dense(settings["words"], kernel_initializer=start()))
     return keras.Sequential(layers)
 
 
