@@ -6,6 +6,7 @@
     python examples/language_model.py medium --data tiny_shakespeare
     python examples/language_model.py --list
     python examples/language_model.py --results
+    python examples/language_model.py --plan wide-256 --text DIR     # hours, see --list
 
 With no text it reads the documentation of Python. DIR holds three files, such as
 ptb.train.txt, ptb.valid.txt and ptb.test.txt, with a sentence on each line; a file
@@ -25,7 +26,7 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from language_models import magnitude, results, runs, shipping, texts
+from language_models import magnitude, plans, results, runs, shipping, texts
 from language_models.configurations import CONFIGURATIONS
 
 PULLED = ("lasso", "proximal", "weights", "rows")
@@ -42,6 +43,9 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--results", action="store_true", help="tables and a plot of what is in --out"
+    )
+    parser.add_argument(
+        "--plan", choices=list(plans.PLANS), help="all runs of a table, in order"
     )
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--text", type=Path, help="a folder of three files, or a file")
@@ -71,8 +75,11 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         print("\nMethods:")
         for name, about in runs.METHODS.items():
             print(f"{name:20} {about}")
+        print("\nPlans:")
+        for name, plan in plans.PLANS.items():
+            print(f"{name:20} {plan.__doc__}")
         raise SystemExit
-    if args.results:
+    if args.results or args.plan:
         return args
     if args.configuration is None:
         parser.error("name a configuration; --list tells them")
@@ -145,6 +152,11 @@ def main() -> None:
     args = arguments()
     if args.results:
         results.show(args.out)
+        return
+    if args.plan:
+        given = {"--text": args.text, "--data": args.data}
+        source = [str(x) for pair in given.items() if pair[1] for x in pair]
+        plans.follow(args.plan, Path(__file__), args.out, source)
         return
     text = texts.read(args.text, args.data, args.most_words, args.most_text)
     print(

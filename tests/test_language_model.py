@@ -22,8 +22,7 @@ def lm():
     """The script, with the modules of its package as attributes."""
     sys.path.insert(0, str(EXAMPLES))
     script = importlib.import_module("language_model")
-    parts = ("configurations", "models", "records", "results", "rivals", "texts")
-    for name in parts:
+    for name in ("configurations", "models", "records", "rivals"):
         setattr(script, name, importlib.import_module(f"language_models.{name}"))
     yield script
     sys.path.remove(str(EXAMPLES))
@@ -343,6 +342,26 @@ def test_rates_are_those_of_the_papers(lm, tmp_path):
         run = run_of(lm, tmp_path, name)
         for epoch, rate in expected.items():
             assert lm.runs.rate_at(run, epoch) == pytest.approx(rate)
+
+
+def test_plans_are_made_of_runs_that_there_are(lm, tmp_path, monkeypatch):
+    made = []
+
+    def run(command, check):
+        # A command's run ends with units and a model for those that come after it.
+        given = lm.arguments(command[2:])
+        name = lm.run_of(given).name
+        made.append(name)
+        records = lm.records.Records(given.out / f"{name}.jsonl", {})
+        records.add(final=True, units=[len(made), 6])
+        (given.out / f"{name}.keras").touch()
+
+    monkeypatch.setattr(lm.plans.subprocess, "run", run)
+    for plan in lm.plans.PLANS:
+        lm.plans.follow(plan, Path("script.py"), tmp_path, ["--text", "there"])
+    assert len(set(made)) == len(made) > 50
+    pruned = made.index("wide-256-scheduled-0.35-seed2") + 1
+    assert made[pruned] == f"wide-256-direct-{pruned}-6-seed2"
 
 
 def test_what_is_not_alike_is_not_averaged(lm):

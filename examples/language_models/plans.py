@@ -1,0 +1,114 @@
+"""Which runs the tables of `docs/results.md` are made of, in order."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from language_models.records import Records
+
+# "@units NAME" stands for the units that run NAME ended with, "@file NAME" for its
+# model.
+Step = list[str]
+
+
+def wide_256(seeds: tuple[int, ...] = (1, 2, 3)) -> Iterator[Step]:
+    """Every method on two LSTMs of 256; about eight hours on two cores."""
+    for seed in seeds:
+        dense = f"wide-256-seed{seed}"
+        own = ["--seed", str(seed), "--ship"]
+        for name in ("wide-256", "wide-256-sparse"):
+            yield [name, *own]
+        for keep in ("0.65", "0.35"):
+            yield ["wide-256", "--method", "scheduled", "--keep", keep, *own]
+            pruned = f"@units wide-256-scheduled-{keep}-seed{seed}"
+            yield ["wide-256", "--method", "direct", "--units", pruned, *own]
+        for name in ("tied-256", "tied-256-sparse", "tied-256-tiers", "tied-256-all"):
+            yield [name, *own]
+        yield ["tied-256-all", "--method", "scheduled", "--keep", "0.65", *own]
+        if seed == seeds[0]:
+            start = ["--start", f"@file {dense}", "--epochs", "5"]
+            yield ["wide-256", "--method", "one-shot", "--keep", "0.35", *start, *own]
+            for method, strength in (
+                ("lasso", "5.7e-4"),
+                ("weights", "2.9e-6"),
+                ("rows", "8.6e-5"),
+            ):
+                yield [
+                    *("wide-256", "--method", method, "--strength", strength),
+                    *own,
+                ]
+            yield ["wide-256", "--method", "magnitude", "--keep", "0.35", *own]
+
+
+def medium_13(seeds: tuple[int, ...] = (1, 2, 3)) -> Iterator[Step]:
+    """Pruned and direct design at three sizes; about twenty hours on two cores."""
+    for seed in seeds:
+        own = ["--seed", str(seed), "--ship"]
+        yield ["medium-13", *own]
+        for keep in ("0.65", "0.5", "0.35") if seed == seeds[0] else ("0.5",):
+            yield ["medium-13", "--method", "scheduled", "--keep", keep, *own]
+            pruned = f"@units medium-13-scheduled-{keep}-seed{seed}"
+            yield ["medium-13", "--method", "direct", "--units", pruned, *own]
+
+
+def recite(seeds: tuple[int, ...] = (1,)) -> Iterator[Step]:
+    """Learning to recite at three budgets, as in the paper; for a GPU."""
+    for seed in seeds:
+        for name in ("recite", "recite-7m", "recite-4m"):
+            kinds = ("",) if name == "recite" else ("", "-sparse", "-tiers")
+            for kind in kinds:
+                yield [f"{name}{kind}", "--seed", str(seed)]
+
+
+def papers(seeds: tuple[int, ...] = (1,)) -> Iterator[Step]:
+    """Both papers' own sizes; for a GPU."""
+    for seed in seeds:
+        own = ["--seed", str(seed), "--ship"]
+        yield ["large", *own]
+        for keep in ("0.5", "0.23"):
+            yield ["large-iss", "--method", "scheduled", "--keep", keep, *own]
+        # λ of the paper's code, 0.00245 for the sum over 35 steps.
+        yield ["large-iss", "--method", "lasso", "--strength", "7e-5", *own]
+        yield ["large-direct", "--method", "direct", "--units", "373", "315", *own]
+        for name in ("awd", "awd-sparse"):
+            yield [name, *own]
+            start = ["--start", f"@file {name}-seed{seed}"]
+            yield [name, "--method", "finetune", *start, *own]
+        yield ["highway", *own]
+        # The paper's is 0.005, and summed over 35 steps, too.
+        yield ["highway-iss", "--method", "lasso", "--strength", "1.43e-4", *own]
+
+
+PLANS = {
+    "wide-256": wide_256,
+    "medium-13": medium_13,
+    "recite": recite,
+    "papers": papers,
+}
+
+
+def follow(plan: str, script: Path, folder: Path, source: list[str]) -> None:
+    """Runs all steps of a plan, one after the other; what is done is not done again.
+
+    Args:
+        plan: One of `PLANS`.
+        script: The command that takes a step.
+        folder: Where its files go.
+        source: What tells it the text.
+    """
+    for step in PLANS[plan]():
+        given = [word for part in step for word in _filled(part, folder)]
+        command = [str(script), *given, *source, "--out", str(folder)]
+        print(f"\n{' '.join(['python', *command])}", flush=True)
+        subprocess.run([sys.executable, *command], check=True)
+
+
+def _filled(part: str, folder: Path) -> list[str]:
+    if part.startswith("@units "):
+        final = Records(folder / f"{part.removeprefix('@units ')}.jsonl", {}).final()
+        assert final is not None
+        return [str(units) for units in final["units"]]
+    if part.startswith("@file "):
+        return [str(folder / f"{part.removeprefix('@file ')}.keras")]
+    return [part]
