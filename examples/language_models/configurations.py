@@ -250,7 +250,7 @@ CONFIGURATIONS = {
     "large": _LARGE,
     "large-iss": replace(
         _LARGE,
-        about="the same with the dropout and the rates that ISS was trained with",
+        about="large, with the dropout and the rates that ISS was trained with",
         full_rate=18,
         decay=0.1,
         decay_every=18,
@@ -258,7 +258,7 @@ CONFIGURATIONS = {
     ),
     "large-direct": replace(
         _LARGE,
-        about="the same with the dropout of the small one that ISS is compared with",
+        about="large, with the dropout of the small one that ISS is compared with",
         **_dropouts(0.45),
     ),
     "medium-13": replace(
@@ -333,7 +333,7 @@ CONFIGURATIONS = {
     "highway": _HIGHWAY,
     "highway-iss": replace(
         _HIGHWAY,
-        about="the same with 0.6 of the dropout, as ISS was trained",
+        about="highway, with 0.6 of the dropout, as ISS was trained",
         word_dropout=0.15,
         input_dropout=0.45,
         recurrent_dropout=0.15,

@@ -13,7 +13,7 @@ Step = list[str]
 
 
 def wide_256(seeds: tuple[int, ...] = (1, 2, 3)) -> Iterator[Step]:
-    """Every method on two LSTMs of 256; about eight hours on two cores."""
+    """Every method on two LSTMs of 256; many hours on two cores."""
     for seed in seeds:
         dense = f"wide-256-seed{seed}"
         own = ["--seed", str(seed), "--ship"]
@@ -42,7 +42,7 @@ def wide_256(seeds: tuple[int, ...] = (1, 2, 3)) -> Iterator[Step]:
 
 
 def medium_13(seeds: tuple[int, ...] = (1, 2, 3)) -> Iterator[Step]:
-    """Pruned and direct design at three sizes; about twenty hours on two cores."""
+    """Two LSTMs of 650, pruned and direct design at three sizes; a day or more."""
     for seed in seeds:
         own = ["--seed", str(seed), "--ship"]
         yield ["medium-13", *own]
