@@ -25,7 +25,7 @@ class Vocabulary:
     Attributes:
         words: The words, after those reserved the most frequent first.
         characters: The characters.
-        counts: How often each word occurs.
+        counts: How often each word occurs; 0 for those reserved.
         vectors: The words' vectors, if they come from a file.
     """
 
@@ -78,12 +78,10 @@ def vocabulary_of(
     words[NO_ANSWER] = len(texts)
     room = most_words - len(RESERVED)
     kept = [(word, count) for word, count in words.most_common(room) if count >= least]
-    unknown = sum(words.values()) - sum(count for _, count in kept)
     return Vocabulary(
         [*RESERVED, *(word for word, _ in kept)],
         [*RESERVED, *(one for one, count in characters.most_common() if count >= 2)],
-        # Padding is looked up more often than any word.
-        np.array([2 * sum(words.values()), unknown, *(count for _, count in kept)]),
+        np.array([0] * len(RESERVED) + [count for _, count in kept]),
     )
 
 

@@ -344,7 +344,7 @@ def _beginning(run: Run, vocabulary: Vocabulary) -> keras.Model:
                 f"settings. Keras says: {error}"
             ) from error
     if vocabulary.vectors is None and config.density is not None:
-        ksr.check_order(vocabulary.counts)
+        ksr.check_order(vocabulary.counts, reserved=len(encoding.RESERVED))
     return compiled(model, config)
 
 
@@ -357,6 +357,8 @@ def compiled(model: keras.Model, config: Configuration) -> keras.Model:
         # On a CPU it takes long to compile each length, and is no faster.
         jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
     )
+    # Else TensorFlow traces the step once more, when the optimizer has its variables.
+    model.optimizer.build(model.trainable_variables)
     return model
 
 

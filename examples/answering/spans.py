@@ -11,6 +11,7 @@ import sysconfig
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from answering.squad import Question, tokens_of
 
@@ -28,6 +29,8 @@ _LEFT_OUT = (
     "test",
     "turtledemo",
 )
+# Grammars, sessions, headings and tables.
+_NO_PROSE = ("::=", ">>>", "***", "===", "---")
 
 
 def _words(text: str) -> list[str]:
@@ -112,12 +115,18 @@ def _docstrings() -> Iterator[tuple[str, list[str]]]:
             # Of strings in the library's own source.
             warnings.simplefilter("ignore")
             tree = ast.parse(path.read_text(encoding="utf-8"))
-        kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-        paragraphs = []
-        for node in ast.walk(tree):
-            if isinstance(node, kinds) and (text := ast.get_docstring(node)):
-                paragraphs += re.split(r"\n\s*\n", text)
+        texts = _within(tree)
+        paragraphs = [one for text in texts for one in re.split(r"\n\s*\n", text)]
         yield name, paragraphs
+
+
+def _within(node: Any) -> Iterator[str]:
+    """The docstrings of a module, or of a definition, in the order of its lines."""
+    if text := ast.get_docstring(node):
+        yield text
+    for one in node.body:
+        if isinstance(one, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield from _within(one)
 
 
 def questions_of(
@@ -152,31 +161,29 @@ def questions_of(
 
 def _passages(paragraphs: Iterable[str], seen: set[str]) -> Iterator[str]:
     """Prose, several paragraphs in one passage if they are short."""
-    passage = ""
+    passage, length = "", 0
     for paragraph in paragraphs:
         text = " ".join(paragraph.split())
-        if text in seen or not _is_prose(text):
+        if text in seen or not (own := _prose(text)):
             continue
         seen.add(text)
-        whole = f"{passage} {text}".strip()
-        if len(tokens_of(whole)) > PASSAGE[1]:
-            if len(tokens_of(passage)) >= PASSAGE[0]:
+        if length + own > PASSAGE[1]:
+            if length >= PASSAGE[0]:
                 yield passage
-            whole = text
-        passage = whole if len(tokens_of(whole)) <= PASSAGE[1] else ""
-    if len(tokens_of(passage)) >= PASSAGE[0]:
+            passage, length = "", 0
+        if own <= PASSAGE[1]:
+            passage, length = f"{passage} {text}".strip(), length + own
+    if length >= PASSAGE[0]:
         yield passage
 
 
-def _is_prose(text: str) -> bool:
+def _prose(text: str) -> int:
+    """How many tokens a paragraph has; 0 if it is anything but sentences."""
+    if text[-1:] not in tuple(".:!?") or any(sign in text for sign in _NO_PROSE):
+        return 0
     tokens = tokens_of(text)
     words = sum(token.text.isalpha() for token in tokens)
-    return (
-        len(tokens) >= 6
-        and words >= 0.65 * len(tokens)
-        and text[-1] in ".:!?"
-        and not any(sign in text for sign in ("::=", ">>>", "***", "===", "---"))
-    )
+    return len(tokens) if len(tokens) >= 6 and words >= 0.65 * len(tokens) else 0
 
 
 def _spans(sentence: str) -> Iterator[tuple[int, int]]:

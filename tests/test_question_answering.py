@@ -1,0 +1,660 @@
+"""Question answering: SQuAD's rules, attention with masks, the paper's components."""
+
+import importlib
+import json
+import math
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+from test_iss_graphs import agree, masked
+
+import keras_sparse_rnn as ksr
+from keras_sparse_rnn.iss.trace import trace
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+PARTS = (
+    "configurations",
+    "encoding",
+    "models",
+    "results",
+    "runs",
+    "shipping",
+    "spans",
+    "squad",
+)
+
+
+@pytest.fixture(scope="module")
+def qa():
+    """The script, with the modules of its package as attributes."""
+    sys.path.insert(0, str(EXAMPLES))
+    script = importlib.import_module("question_answering")
+    for name in PARTS:
+        setattr(script, name, importlib.import_module(f"answering.{name}"))
+    yield script
+    sys.path.remove(str(EXAMPLES))
+    for name in list(sys.modules):
+        if name.split(".")[0] in ("question_answering", "answering", "language_models"):
+            del sys.modules[name]
+
+
+# Data ---------------------------------------------------------------------------------
+
+NAMES = ("Ann", "Bob", "Eve", "Kim", "Max", "Zoë")
+THINGS = ("apple", "book", "car", "drum")
+
+
+def article(title, rows):
+    """Passages that say who has what, with questions; the last one has no answer."""
+    paragraphs = []
+    for number in range(rows):
+        who = [NAMES[(number + k) % len(NAMES)] for k in range(4)]
+        facts = [f"{one} has an {it}." for one, it in zip(who, THINGS, strict=True)]
+        passage = " ".join(facts[: 2 + number % 3])
+        asked = []
+        for one, it in zip(who, THINGS, strict=True):
+            begin = passage.find(f"{one} has")
+            found = [{"text": one, "answer_start": begin}]
+            asked.append(
+                {
+                    "id": f"{title}{number}{it}",
+                    "question": f"Who has an {it}?",
+                    "answers": found if begin >= 0 else [],
+                    "is_impossible": begin < 0,
+                }
+            )
+        paragraphs.append({"context": passage, "qas": asked})
+    return {"title": title, "paragraphs": paragraphs}
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "squad.json"
+    articles = [article("One", 6), article("Two", 4)]
+    path.write_text(json.dumps({"version": "v2.0", "data": articles}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted", "match", "f1"),
+    [
+        ("The Normans", "normans", 1, 1),
+        ("in  the 10th century!", "10th century", 0, 0.8),
+        ("a cat", "cat, an", 1, 1),
+        ("$1.50", "150", 1, 1),
+        ("theatre", "the theatre", 1, 1),
+        ("dog dog cat", "dog cat cat", 0, 2 / 3),
+        ("red", "blue", 0, 0),
+        ("", "", 1, 1),
+        ("something", "", 0, 0),
+        ("", "something", 0, 0),
+        ("the", "", 1, 1),
+    ],
+)
+def test_scores_are_those_of_squad(qa, given, wanted, match, f1):
+    assert qa.squad.exact(given, wanted) == match
+    assert qa.squad.overlap(given, wanted) == pytest.approx(f1)
+
+
+def test_the_best_of_several_answers_counts(qa):
+    Question = qa.squad.Question
+    several = Question(
+        "1", "t", "in the year 911 AD", "When?", (("911", 12), ("AD", 0))
+    )
+    none = Question("2", "t", "a passage", "Why?", ())
+    matches, f1 = qa.squad.scores(
+        [several, several, none, none], ["the AD", "x", "", "y"]
+    )
+    assert matches == [100, 0, 100, 0]
+    assert f1 == [100, 0, 100, 0]
+    _, (f1,) = qa.squad.scores([several], ["year 911"])
+    assert f1 == pytest.approx(200 / 3)
+
+
+def test_answers_are_tokens_of_the_passage(qa):
+    passage = "“Zoë’s drum” — 1,000 of them (in 911) — is_loud; l'été."
+    tokens = qa.squad.tokens_of(passage)
+    assert [passage[one.begin : one.end] for one in tokens] == [t.text for t in tokens]
+    assert "".join(one.text for one in tokens) == passage.replace(" ", "")
+    for answer in ("Zoë", "1,000", "911", "Zoë’s drum", "is_loud", "été"):
+        begin = passage.index(answer)
+        first, last = qa.squad.span_of(tokens, begin, begin + len(answer))
+        assert passage[tokens[first].begin : tokens[last].end] == answer
+    # Part of a token gives the whole.
+    begin = passage.index("loud")
+    first, last = qa.squad.span_of(tokens, begin, begin + 2)
+    assert (tokens[first].text, first) == ("is_loud", last)
+    assert qa.squad.span_of(tokens, len(passage), len(passage) + 3) is None
+
+
+def test_files_of_squad(qa, file):
+    questions = qa.squad.of_file(file)
+    assert len(questions) == 40
+    assert {one.title for one in questions} == {"One", "Two"}
+    config = qa.configurations.Configuration("own", width=2)
+    kept = qa.encoding.encoded(questions, config, none=False)
+    assert len(kept) == sum(bool(one.answers) for one in questions) < 40
+    for one in kept:
+        assert one.text_of(*one.span) == one.question.answers[0][0]
+    # With a token that stands for no answer before each passage.
+    scored = qa.encoding.encoded(questions, config, none=True)
+    assert len(scored) == 40
+    for one in scored:
+        assert one.tokens[0].text == qa.squad.NO_ANSWER
+        if one.question.answers:
+            assert one.text_of(*one.span) == one.question.answers[0][0]
+        else:
+            assert one.span == (0, 0)
+    # What is not read can't be found, but counts.
+    short = qa.encoding.encoded(questions, replace(config, context=5), none=False)
+    assert len(short) == len(kept)
+    assert sum(one.span is None for one in short) > 0
+
+
+def test_examples_of_tensorflow_datasets(qa):
+    example = {
+        "id": b"1",
+        "title": b"t",
+        "context": "Zoë has a drum.".encode(),
+        "question": b"Who?",
+        "answers": {
+            "text": np.array(["Zoë".encode()], object),
+            "answer_start": np.array([0], "int32"),
+        },
+    }
+    found = qa.squad.of_example("squad/v1.1", example)
+    assert found.answers == (("Zoë", 0),)
+    assert found.passage == "Zoë has a drum."
+    with pytest.raises(SystemExit, match="its examples need the features"):
+        qa.squad.of_example("other", {"text": b""})
+
+
+def test_python_asks_about_itself(qa):
+    parts = qa.spans.of_python()
+    assert len(parts["train"]) > 2000
+    assert len(parts["test"]) > 300
+    for part in parts.values():
+        for one in part:
+            ((answer, begin),) = one.answers
+            assert one.passage[begin : begin + len(answer)] == answer
+            assert qa.spans.MISSING in one.text
+            tokens = len(qa.squad.tokens_of(one.passage))
+            assert qa.spans.PASSAGE[0] <= tokens <= qa.spans.PASSAGE[1]
+    for one, other in (("train", "test"), ("train", "valid"), ("valid", "test")):
+        for what in ("title", "passage"):
+            ours = {getattr(question, what) for question in parts[one]}
+            assert not ours & {getattr(question, what) for question in parts[other]}
+
+
+def test_a_sentence_asks_for_its_subject_and_for_names(qa):
+    text = (
+        'The first argument must be a string; then "str.join()" puts them together. '
+        "It raises ValueError when there is nothing that could be joined at all. "
+        "Some more words follow, so that the passage is as long as passages must be, "
+        "and then it says very little for quite a while before it comes to an end."
+    )
+    questions = qa.spans.questions_of("t", [text, text, "x ::= y and so on."], set())
+    asked = {one.answers[0][0]: one.text for one in questions}
+    assert asked["The first argument"].startswith("what must be a string; then")
+    assert 'then "what()" puts them together.' in asked["str.join"]
+    assert asked["ValueError"].startswith("It raises what when")
+    assert len(questions) == len(asked) == 3
+
+
+def test_one_article_is_held_out(qa, file):
+    both = qa.runs.data_of([file], None, "all")
+    assert [one.left_out for one in both] == ["One", "Two"]
+    for one in both:
+        assert {question.title for question in one.test} == {one.left_out}
+        assert one.left_out not in {question.title for question in one.train}
+    (own,) = qa.runs.data_of([file], None, "Two")
+    assert own.test == both[1].test
+    assert own.hash != both[0].hash
+    with pytest.raises(SystemExit, match=r"one of \['One', 'Two'\]"):
+        qa.runs.data_of([file], None, "Three")
+    (given,) = qa.runs.data_of([file, file], None, None)
+    assert len(given.train) == len(given.test) == 40
+    file.write_text("{}")
+    with pytest.raises(SystemExit, match="must be JSON with articles"):
+        qa.runs.data_of([file], None, "all")
+
+
+def test_words_and_vectors_of_a_file(qa, file, tmp_path):
+    questions = qa.squad.of_file(file)
+    vocabulary = qa.encoding.vocabulary_of(questions, 100)
+    ksr.check_order(vocabulary.counts, reserved=2)
+    assert len(vocabulary.counts) == len(vocabulary.words)
+    ids = vocabulary.word_ids(["Who", "HAS", "never", qa.squad.NO_ANSWER])
+    assert [vocabulary.words[k] for k in ids] == [
+        "who",
+        "has",
+        "<unknown>",
+        qa.squad.NO_ANSWER,
+    ]
+    spelled = vocabulary.character_ids(["car", "carpenter"], 5)
+    assert [vocabulary.characters[k] for k in spelled[0]] == [
+        *"car",
+        *["<padding>"] * 2,
+    ]
+    np.testing.assert_array_equal(spelled[1][:3], spelled[0][:3])
+    path = tmp_path / "vectors.txt"
+    path.write_text("has 1 2 3\nunrelated 4 5 6\nann 7 8 9\n")
+    given = qa.encoding.with_vectors(vocabulary, path, questions, 0)
+    assert given.words[3:] == ["has", "ann"]
+    np.testing.assert_array_equal(given.vectors[3:], [[1, 2, 3], [7, 8, 9]])
+    assert given.characters == vocabulary.characters
+    path.write_text("has 1 2 3\nann 7 8\n")
+    with pytest.raises(SystemExit, match="line 2 has 2 numbers"):
+        qa.encoding.with_vectors(vocabulary, path, questions, 0)
+
+
+@pytest.fixture
+def small(qa):
+    return qa.configurations.Configuration(
+        "small enough for a test",
+        width=6,
+        character_width=3,
+        height=2,
+        word_length=5,
+        context=40,
+        question=8,
+        batch=5,
+        epochs=3,
+        average=0.5,
+        rate=1e-2,
+    )
+
+
+def test_batches_are_the_same_for_an_epoch(qa, file, small):
+    questions = qa.encoding.encoded(qa.squad.of_file(file), small, none=False)
+    vocabulary = qa.encoding.vocabulary_of(qa.squad.of_file(file), 100)
+    batches = qa.encoding.Batches(questions, vocabulary, small, seed=1)
+
+    def read():
+        found = [batches[k] for k in range(batches.num_batches)]
+        return [(x[0][row], y[0][row]) for x, y in found for row in range(len(x[0]))]
+
+    first = read()
+    assert len(first) == len(questions)
+    batches.epoch = 1
+    second = read()
+    batches.epoch = 0
+    again = read()
+    same = [
+        len(a[0]) == len(b[0]) and (a[0] == b[0]).all()
+        for a, b in zip(first, again, strict=True)
+    ]
+    assert all(same)
+    other = [
+        len(a[0]) == len(b[0]) and (a[0] == b[0]).all()
+        for a, b in zip(first, second, strict=True)
+    ]
+    assert not all(other)
+    # Of whatever lengths the batches are, Keras must take them for open.
+    for number in range(4):
+        assert batches[0][0][number].shape[1] != batches[1][0][number].shape[1]
+
+
+def test_the_best_span(qa):
+    start = np.array([1.0, 5.0, 0.0, 3.0])
+    end = np.array([9.0, 0.0, 1.0, 2.0])
+    assert qa.encoding.best_span(start, end, 17, none=False) == (0, 0)
+    start[0] = -9
+    assert qa.encoding.best_span(start, end, 17, none=False) == (1, 3)
+    assert qa.encoding.best_span(start, end, 2, none=False) == (1, 2)
+    assert qa.encoding.best_span(start, end, 1, none=False) == (1, 1)
+    # Nothing reaches from the token that stands for no answer into the passage.
+    start, end = np.array([6.0, 5.0]), np.array([0.0, 5.0])
+    assert qa.encoding.best_span(start, end, 17, none=False) == (0, 1)
+    assert qa.encoding.best_span(start, end, 17, none=True) == (1, 1)
+    assert qa.encoding.best_span(start + np.array([9, 0]), end, 17, none=True) == (0, 0)
+
+
+# Model --------------------------------------------------------------------------------
+
+
+def softmax(x, axis):
+    e = np.exp(x - x.max(axis=axis, keepdims=True))
+    return e / e.sum(axis=axis, keepdims=True)
+
+
+def test_attention_is_that_of_the_paper(qa):
+    random = np.random.default_rng(0)
+    h = random.normal(size=(2, 5, 4)).astype("float32")
+    u = random.normal(size=(2, 3, 4)).astype("float32")
+    there = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], bool)
+    asked = np.array([[1, 1, 0], [1, 1, 1]], bool)
+    inputs = [keras.Input(one.shape[1:], dtype=one.dtype.name) for one in (h, u)]
+    inputs += [keras.Input(one.shape[1:], dtype="bool") for one in (there, asked)]
+    model = keras.Model(inputs, qa.models.attention_flow(*inputs))
+    model.set_weights([random.normal(size=w.shape) for w in model.get_weights()])
+    got = ops.convert_to_numpy(model([h, u, there, asked]))
+    kernel, bias = model.get_layer("attention_context").get_weights()
+    (other,) = model.get_layer("attention_question").get_weights()
+    (both,) = model.get_layer("attention_both").get_weights()
+    w = np.concatenate([kernel[:, 0], other[:, 0], both])
+    for b in range(2):
+        t, j = there[b].sum(), asked[b].sum()
+        own, theirs = h[b, :t], u[b, :j]
+        similar = np.array(
+            [[w @ np.concatenate([x, y, x * y]) for y in theirs] for x in own]
+        )
+        similar += bias
+        a = softmax(similar, 1) @ theirs
+        beside = softmax(similar.max(1), 0) @ own
+        wanted = np.concatenate([own, a, own * a, own * beside], axis=1)
+        np.testing.assert_allclose(got[b, :t], wanted, atol=1e-5)
+
+
+def questions_of(qa, file, config, count=None):
+    """Real questions, as a batch."""
+    asked = qa.squad.of_file(file)
+    vocabulary = qa.encoding.vocabulary_of(asked, 100)
+    questions = qa.encoding.encoded(asked, config, none=False)[:count]
+    x = qa.encoding.arrays_of(questions, vocabulary, config.word_length)
+    return questions, vocabulary, x
+
+
+def built(qa, config, vocabulary, **more):
+    model = qa.models.build(
+        config, len(vocabulary.words), len(vocabulary.characters), **more
+    )
+    random = np.random.default_rng(0)
+    model.set_weights([random.normal(0, 0.5, w.shape) for w in model.get_weights()])
+    return model
+
+
+def test_padding_changes_nothing(qa, file, small):
+    questions, vocabulary, x = questions_of(qa, file, small, 7)
+    model = built(qa, small, vocabulary)
+    longer = qa.encoding.arrays_of(questions, vocabulary, small.word_length, 29, 11)
+    starts, ends = (ops.convert_to_numpy(one) for one in model(x))
+    padded = [ops.convert_to_numpy(one) for one in model(longer)]
+    sizes = {len(one.tokens) for one in questions}
+    assert len(sizes) > 1
+    for row, one in enumerate(questions):
+        size = len(one.tokens)
+        alone = qa.encoding.arrays_of([one], vocabulary, small.word_length)
+        for got, far, expected in zip(
+            (starts, ends), padded, model(alone), strict=True
+        ):
+            expected = ops.convert_to_numpy(expected)[0]
+            np.testing.assert_allclose(got[row, :size], expected, atol=1e-5)
+            np.testing.assert_allclose(far[row, :size], expected, atol=1e-5)
+            assert (softmax(far[row], 0)[size:] == 0).all()
+
+
+def test_components_are_those_of_the_paper(qa):
+    config = qa.configurations.CONFIGURATIONS["bidaf"]
+    model = qa.models.build(config, 10, 10)
+    plan = trace(model, ignore=[qa.configurations.CONTEXTUAL])
+    families = {family.name.split("/")[0]: [] for family in plan.families}
+    for family in plan.families:
+        families[family.name.split("/")[0]].append(family)
+    assert all(family.fixed.all() for family in families.pop("contextual"))
+    # Those of modelling_2 are read by the output layer as they are, times a1i and as
+    # a1i, which the paper's code forgets: 3201 and 2 · 400 more.
+    sizes = {"modelling_1": 4800, "modelling_2": 4001, "output": 6401}
+    assert list(families) == list(sizes)
+    for name, (forth, back) in families.items():
+        for family in (forth, back):
+            assert family.units == 100
+            assert not family.fixed.any()
+            assert set(family.sizes("paper")) == {sizes[name]}
+            assert set(family.sizes()) == {sizes[name] - 4}
+    # The contextual one is followed as well, through the attention and what it makes.
+    forth, back = trace(model).families[:2]
+    for family in (forth, back):
+        assert not family.fixed.any()
+        # Row and columns; three weights of the similarity; where p0 is read, as h, u_a,
+        # and their products with h: by modelling_1, output and both logits.
+        own = 400 + 4 * 300
+        readers = 4 * (2 * 400 + 2 * 400 + 2)
+        assert set(family.sizes("paper")) == {own + 3 + readers}
+    # Without the words' vectors, whose number nobody told; see the paper's 2.69M.
+    lstms = 4 * 2 * 100 * 4 + 2 * sum(
+        4 * 100 * (n + 100) for n in (200, 800, 200, 1400)
+    )
+    got = sum(
+        layer.count_params()
+        for layer in model.layers
+        if isinstance(layer, layers.Bidirectional)
+    )
+    assert got == lstms
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        {},
+        pytest.param({"contextual": True}, marks=pytest.mark.long),
+        {
+            "contextual": True,
+            "groups": (("contextual", 2), ("modelling_1", 3), ("output", 2)),
+            "density": 0.5,
+        },
+        pytest.param(
+            {"units": (4, 6, 5, 3, 2, 6)},
+            marks=pytest.mark.long,
+        ),
+    ],
+)
+def test_shrunk_equals_masked(qa, file, small, tmp_path, variant):
+    variant = dict(variant)
+    ignore = () if variant.pop("contextual", False) else ["contextual"]
+    config = replace(small, **variant)
+    _, vocabulary, x = questions_of(qa, file, config, 6)
+    model = built(qa, config, vocabulary)
+    masked(trace(model, ignore), np.random.default_rng(1))
+    small_model = ksr.shrink(model, ignore)
+    before, after = qa.models.sizes_of(model), qa.models.sizes_of(small_model)
+    assert (before["contextual"] == after["contextual"]) == bool(ignore)
+    assert sum(qa.models.units_of(small_model)) < sum(qa.models.units_of(model))
+    agree(small_model(x), model(x))
+    small_model.save(tmp_path / "small.keras")
+    loaded = keras.models.load_model(tmp_path / "small.keras")
+    agree(loaded(x), model(x))
+
+
+# Runs ---------------------------------------------------------------------------------
+
+
+def run_of(qa, tmp_path, config, *more):
+    args = qa.arguments(["tiny", *more, "--out", str(tmp_path / "out")])
+    args.out.mkdir(exist_ok=True)
+    return replace(qa.run_of(args), configuration=config)
+
+
+class Killed(keras.callbacks.Callback):
+    """Raises in the midst of an epoch."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.now = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if (self.now, batch) == (self.epoch, 1):
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def interrupted(qa, monkeypatch):
+    """Trains a run that is interrupted in its last epoch, and then goes on."""
+
+    def trained(run, data):
+        with monkeypatch.context() as patched:
+            given = qa.encoding.EpochByEpoch
+
+            def both(batches):
+                callback, killing = given(batches), Killed(run.config.epochs - 1)
+                begin = callback.on_epoch_begin
+
+                def on_epoch_begin(epoch, logs=None):
+                    killing.on_epoch_begin(epoch)
+                    begin(epoch, logs)
+
+                callback.on_epoch_begin = on_epoch_begin
+                callback.on_train_batch_end = killing.on_train_batch_end
+                return callback
+
+            patched.setattr(qa.encoding, "EpochByEpoch", both)
+            with pytest.raises(KeyboardInterrupt):
+                qa.runs.trained(run, data)
+        return qa.runs.trained(run, data)
+
+    return trained
+
+
+def test_a_run_is_trained_recorded_and_shipped(qa, file, small, tmp_path, capsys):
+    (data,) = qa.runs.data_of([file], None, "Two")
+    data = replace(data, valid=data.test)
+    more = ("--seed", "3", "--unanswerable", "score")
+    run = run_of(qa, tmp_path, replace(small, batch=16), *more)
+    final = qa.runs.trained(run, data)
+    written = (run.folder / f"{run.name}.jsonl").read_text()
+    lines = [json.loads(line) for line in written.splitlines()]
+    assert [line.get("epoch") for line in lines] == [1, 2, 3, None]
+    assert final == lines[-1]
+    assert final["units"] == [6] * 6
+    assert final["questions"] == 16
+    assert final["train_questions"] == 24
+    assert final["data_hash"] == data.hash
+    assert {"machine", "date", "seconds", "keras", "em", "f1"} <= set(final)
+    assert lines[2]["train_loss"] < lines[0]["train_loss"]
+    # What is looked at after an epoch is what would be tested then.
+    assert final["f1"] == pytest.approx(lines[2]["valid_f1"])
+
+    # Once is enough.
+    capsys.readouterr()
+    assert qa.runs.trained(run, data) == final
+    assert "was trained before" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="is of a run with other settings"):
+        qa.runs.trained(replace(run, seed=4), data)
+
+    # Its files say the same.
+    plain, dynamic = qa.shipping.ship(run, data)
+    assert plain["same_spans"] == plain["questions"] == 16
+    assert plain["max_difference"] < 1e-4
+    assert (plain["em"], plain["f1"]) == (final["em"], final["f1"])
+    assert dynamic["ms"] > 0
+    assert qa.shipping.ship(run, data) == [plain, dynamic]
+    qa.results.show(run.folder)
+    printed = capsys.readouterr().out
+    assert "| tiny (squad.json) | 3 | 16 |" in printed
+    assert "16 of 16" in printed
+
+
+@pytest.mark.long
+def test_an_interrupted_run_comes_to_the_same_end(
+    qa, file, small, tmp_path, interrupted
+):
+    (data,) = qa.runs.data_of([file], None, "Two")
+    run = run_of(qa, tmp_path, small, "--name", "whole")
+    final = qa.runs.trained(run, replace(data, valid=data.test))
+    resumed = replace(run, name="resumed")
+    found = interrupted(resumed, replace(data, valid=data.test))
+    assert {**found, "seconds": 0, "run": ""} == {**final, "seconds": 0, "run": ""}
+    ours, theirs = (
+        keras.models.load_model(one.file).get_weights() for one in (run, resumed)
+    )
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    # Whether somebody looks at it while it trains makes no difference.
+    blind = replace(run, name="blind")
+    found = qa.runs.trained(blind, data)
+    assert found["f1"] == pytest.approx(final["f1"])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--method", "scheduled", "--keep", "0.5"],
+        ["--method", "scheduled", "--keep", "0.5", "--contextual"],
+    ],
+)
+def test_a_pruned_run_comes_to_the_same_end(
+    qa, file, small, tmp_path, interrupted, more
+):
+    (data,) = qa.runs.data_of([file], None, "Two")
+    config = replace(small, epochs=4)
+    run = run_of(qa, tmp_path, config, *more, "--name", "whole")
+    final = qa.runs.trained(run, data)
+    kept = [*final["units"]]
+    if "--contextual" in more:
+        kept += final["contextual_units"]
+        assert len(set(final["contextual_units"])) >= 1
+    else:
+        assert final["contextual_units"] == [6, 6]
+    assert sum(kept) == 3 * len(kept)
+    found = interrupted(replace(run, name="resumed"), data)
+    assert {**found, "seconds": 0, "run": ""} == {**final, "seconds": 0, "run": ""}
+    plain, _ = qa.shipping.ship(run, data)
+    assert plain["same_spans"] == plain["questions"] == final["questions"]
+
+
+@pytest.mark.long
+def test_every_method_trains(qa, file, small, tmp_path):
+    (data,) = qa.runs.data_of([file], None, "Two")
+    config = replace(small, epochs=2)
+    dense = run_of(qa, tmp_path, config)
+    qa.runs.trained(dense, data)
+    start = ["--start", str(dense.file)]
+    for more in (
+        ["--method", "lasso", "--strength", "1e-3"],
+        ["--method", "proximal", "--strength", "1e-2", "--contextual"],
+        ["--method", "scheduled", "--keep", "0.6", *start],
+        ["--method", "lasso", "--strength", "1e-3", *start],
+    ):
+        run = run_of(qa, tmp_path, config, *more)
+        final = qa.runs.trained(run, data)
+        assert math.isfinite(final["f1"])
+        if "--keep" in more:
+            assert sum(final["units"]) == 22
+    # The sizes that pruning came to, from the beginning and tuned further.
+    own = ["--method", "direct", "--units", "1", "2", "3", "4", "5", "6"]
+    run = run_of(qa, tmp_path, replace(config, units=(1, 2, 3, 4, 5, 6)), *own)
+    assert qa.runs.trained(run, data)["units"] == [1, 2, 3, 4, 5, 6]
+    tuned = run_of(qa, tmp_path, config, "--start", str(run.file), "--name", "tuned")
+    assert qa.runs.trained(tuned, data)["units"] == [1, 2, 3, 4, 5, 6]
+    path = tmp_path / "vectors.txt"
+    path.write_text("has 1 2 3\nann 7 8 9\n")
+    given = run_of(qa, tmp_path, config, "--vectors", str(path))
+    final = qa.runs.trained(given, data)
+    assert final["parameters"] - final["without_words"] == 3 * 5
+    model = keras.models.load_model(given.file)
+    np.testing.assert_array_equal(
+        model.get_layer("words").get_weights()[0][3], [1, 2, 3]
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name a configuration"),
+        (["tiny", "--method", "scheduled"], "needs --keep"),
+        (["tiny", "--keep", "0.5"], "--keep is for --method scheduled"),
+        (["tiny", "--method", "scheduled", "--keep", "2"], "must lie in (0, 1]"),
+        (["tiny", "--method", "direct", "--units", "3"], "not 1 numbers"),
+        (["tiny", "--method", "direct", "--units", *"012345"], "must be at least 1"),
+        (["tiny", "--start", "nowhere.keras"], "there is no such file"),
+        (["tiny", "--epochs", "0"], "must be at least 1"),
+        (["tiny", "--average", "1"], "must lie in [0, 1)"),
+        (["tiny", "--hold-out", "all"], "is for --squad with one file"),
+        (["tiny", "--squad", "a", "b", "c"], "takes one file or two"),
+        (["tiny", "--groups", "words=2"], "takes LAYER=N"),
+        (["tiny", "--groups", "output"], "takes LAYER=N"),
+    ],
+)
+def test_bad_arguments_are_explained(qa, capsys, arguments, message):
+    with pytest.raises(SystemExit):
+        qa.arguments(arguments)
+    assert message in capsys.readouterr().err
