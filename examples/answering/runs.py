@@ -357,8 +357,10 @@ def compiled(model: keras.Model, config: Configuration) -> keras.Model:
         # On a CPU it takes long to compile each length, and is no faster.
         jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
     )
-    # Else TensorFlow traces the step once more, when the optimizer has its variables.
+    # TensorFlow would trace the step twice, once only to make these variables.
     model.optimizer.build(model.trainable_variables)
+    model.compute_loss(y=[np.zeros(1)] * 2, y_pred=[np.zeros((1, 2))] * 2)
+    model.reset_metrics()
     return model
 
 
