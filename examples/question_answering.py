@@ -80,7 +80,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, help="in place of the configuration's")
     parser.add_argument("--batch", type=int, help="in place of the configuration's")
     parser.add_argument(
-        "--average", type=float, help="momentum of the averages that are tested"
+        "--average", type=float, help="most momentum of the averages that are tested"
     )
     parser.add_argument(
         "--ship", action="store_true", help="export it, and measure the files"
@@ -179,7 +179,8 @@ def run_of(args: argparse.Namespace) -> runs.Run:
     parts.append(f"seed{args.seed}")
     return runs.Run(
         name=args.name or "-".join(parts),
-        configuration=runs.base(
+        base=args.configuration,
+        config=runs.changed(
             args.configuration,
             width=args.width,
             epochs=args.epochs,
@@ -189,7 +190,6 @@ def run_of(args: argparse.Namespace) -> runs.Run:
             units=tuple(args.units) if args.units else None,
             groups=tuple(args.groups) or None,
         ),
-        base=args.configuration,
         method=args.method,
         seed=args.seed,
         keep=args.keep,

@@ -469,7 +469,7 @@ def test_shrunk_equals_masked(qa, file, small, tmp_path, variant):
 def run_of(qa, tmp_path, config, *more):
     args = qa.arguments(["tiny", *more, "--out", str(tmp_path / "out")])
     args.out.mkdir(exist_ok=True)
-    return replace(qa.run_of(args), configuration=config)
+    return replace(qa.run_of(args), config=config)
 
 
 class Killed(keras.callbacks.Callback):
@@ -596,7 +596,7 @@ def test_a_pruned_run_comes_to_the_same_end(
     kept = [*final["units"]]
     if "--contextual" in more:
         kept += final["contextual_units"]
-        assert len(set(final["contextual_units"])) >= 1
+        assert sum(final["contextual_units"]) < 12
     else:
         assert final["contextual_units"] == [6, 6]
     assert sum(kept) == 3 * len(kept)
@@ -604,7 +604,7 @@ def test_a_pruned_run_comes_to_the_same_end(
     assert {**found, "seconds": 0, "run": ""} == {**final, "seconds": 0, "run": ""}
     plain, dynamic = qa.shipping.ship(run, data)
     assert plain["same_spans"] == plain["questions"] == final["questions"]
-    assert dynamic["bytes"] < plain["bytes"]
+    assert dynamic["questions"] == plain["questions"]
 
 
 @pytest.mark.long

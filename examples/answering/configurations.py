@@ -29,7 +29,8 @@ class Configuration:
         rate: Learning rate of Adam.
         batch: Questions of a training step.
         epochs: How often all questions are read.
-        average: Momentum of the average of the weights that is tested.
+        average: Momentum of the average of the weights that is tested; less where
+            there are few steps.
     """
 
     about: str
@@ -62,8 +63,6 @@ CONFIGURATIONS = {
     "bidaf": Configuration(
         "BiDAF, as Seo et al. (2017), the baseline of ISS", width=100
     ),
-    "small": Configuration("the same with a width of 32", width=32, average=0.99),
-    "tiny": Configuration(
-        "the same with a width of 12, for a look", width=12, epochs=4, average=0.98
-    ),
+    "small": Configuration("the same with a width of 32", width=32),
+    "tiny": Configuration("the same with a width of 12", width=12, epochs=6),
 }

@@ -115,8 +115,8 @@ class Run:
 
     Attributes:
         name: It names its files.
-        configuration: The sizes, and how it is trained.
-        base: The name of the configuration that those were made of.
+        base: The name of the configuration that its own was made of.
+        config: The sizes, and how it is trained.
         method: One of `METHODS`.
         seed: Of weights, dropout and the order of questions.
         keep: Share of the units that stay.
@@ -130,8 +130,8 @@ class Run:
     """
 
     name: str
-    configuration: Configuration
     base: str
+    config: Configuration
     method: str
     seed: int
     keep: float | None
@@ -142,11 +142,6 @@ class Run:
     vectors: Path | None
     most_words: int
     folder: Path
-
-    @property
-    def config(self) -> Configuration:
-        """The sizes, and how it is trained."""
-        return self.configuration
 
     @property
     def file(self) -> Path:
@@ -210,8 +205,8 @@ def _train(run: Run, data: Data, records: Records) -> dict[str, Any]:
     if not questions:
         raise SystemExit(f"{data.source} has no question that could be trained with.")
     keras.utils.set_random_seed(run.seed)
-    model = _beginning(run, vocabulary)
     batches = encoding.Batches(questions, vocabulary, config, run.seed)
+    model = _beginning(run, vocabulary, batches.num_batches * config.epochs)
     print(
         f"{run.name}: {config.about}; {model.count_params():,} weights; "
         f"{len(questions):,} questions of {len(everything):,} in "
@@ -309,7 +304,7 @@ def pruning_of(run: Run) -> Any:
     return None
 
 
-def _beginning(run: Run, vocabulary: Vocabulary) -> keras.Model:
+def _beginning(run: Run, vocabulary: Vocabulary, steps: int) -> keras.Model:
     """The model that training begins with, compiled."""
     config = run.config
     trained_before = None
@@ -345,22 +340,35 @@ def _beginning(run: Run, vocabulary: Vocabulary) -> keras.Model:
             ) from error
     if vocabulary.vectors is None and config.density is not None:
         ksr.check_order(vocabulary.counts, reserved=len(encoding.RESERVED))
-    return compiled(model, config)
+    return compiled(model, config, steps, pulled=bool(regularizers))
 
 
-def compiled(model: keras.Model, config: Configuration) -> keras.Model:
-    """Compiled with Adam, and with averages of the weights."""
+def compiled(
+    model: keras.Model, config: Configuration, steps: int, pulled: bool = False
+) -> keras.Model:
+    """Compiled with Adam, and with averages of the weights.
+
+    Args:
+        model: The model.
+        config: How it is trained.
+        steps: How many training steps there will be.
+        pulled: Whether it has regularizers, which are bound later.
+    """
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    # The paper's 0.999 remembers a tenth of its 10,000 steps; it would remember what
+    # came before any training if there were but a thousand.
+    average = min(config.average, max(0.0, 1 - 10 / steps))
     model.compile(
-        keras.optimizers.Adam(config.rate, use_ema=True, ema_momentum=config.average),
+        keras.optimizers.Adam(config.rate, use_ema=True, ema_momentum=average),
         [loss, loss],
         # On a CPU it takes long to compile each length, and is no faster.
         jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
     )
     # TensorFlow would trace the step twice, once only to make these variables.
     model.optimizer.build(model.trainable_variables)
-    model.compute_loss(y=[np.zeros(1)] * 2, y_pred=[np.zeros((1, 2))] * 2)
-    model.reset_metrics()
+    if not pulled:
+        model.compute_loss(y=[np.zeros(1)] * 2, y_pred=[np.zeros((1, 2))] * 2)
+        model.reset_metrics()
     return model
 
 
@@ -431,7 +439,7 @@ class Watch(keras.callbacks.Callback):
         )
 
 
-def base(name: str, **changed: Any) -> Configuration:
+def changed(name: str, **changes: Any) -> Configuration:
     """A named configuration, with what was changed of it."""
-    given = {key: value for key, value in changed.items() if value is not None}
+    given = {key: value for key, value in changes.items() if value is not None}
     return replace(CONFIGURATIONS[name], **given)
