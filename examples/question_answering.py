@@ -172,10 +172,14 @@ def run_of(args: argparse.Namespace) -> runs.Run:
     parts += [f"{name}{count}" for name, count in args.groups]
     if args.density is not None:
         parts.append(f"density{args.density:g}")
-    if args.contextual:
-        parts.append("contextual")
-    if args.start is not None:
-        parts.append("tuned")
+    for given, what in (
+        (args.contextual, "contextual"),
+        (args.vectors is not None, "vectors"),
+        (args.unanswerable == "score", "unanswerable"),
+        (args.start is not None, "tuned"),
+    ):
+        if given:
+            parts.append(what)
     parts.append(f"seed{args.seed}")
     return runs.Run(
         name=args.name or "-".join(parts),

@@ -631,8 +631,14 @@ def test_every_method_trains(qa, file, small, tmp_path):
     assert qa.runs.trained(run, data)["units"] == [1, 2, 3, 4, 5, 6]
     tuned = run_of(qa, tmp_path, config, "--start", str(run.file), "--name", "tuned")
     assert qa.runs.trained(tuned, data)["units"] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.long
+def test_given_vectors_stay_as_they_are(qa, file, small, tmp_path):
+    (data,) = qa.runs.data_of([file], None, "Two")
     path = tmp_path / "vectors.txt"
     path.write_text("has 1 2 3\nann 7 8 9\n")
+    config = replace(small, epochs=1)
     given = run_of(qa, tmp_path, config, "--vectors", str(path))
     final = qa.runs.trained(given, data)
     assert final["parameters"] - final["without_words"] == 3 * 5
