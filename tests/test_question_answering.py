@@ -553,7 +553,7 @@ def test_a_run_is_trained_recorded_and_shipped(
     assert qa.shipping.ship(run, data) == [shipped]
     qa.results.show(run.folder)
     printed = capsys.readouterr().out
-    assert "| tiny (squad.json) | 3 | 16 |" in printed
+    assert "| tiny, width 6, no answer scored (squad.json) | 3 | 16 |" in printed
     assert "16 of 16" in printed
 
 

@@ -9,6 +9,8 @@ import numpy as np
 from language_models.records import all_runs
 from language_models.results import gathered, told
 
+from answering.configurations import CONFIGURATIONS
+
 Row = dict[str, Any]
 
 
@@ -16,6 +18,8 @@ def kind_of(run: Row) -> str:
     """A run without its seed and the article left out: those of one kind are joined."""
     parts = [run["configuration"]]
     settings = run["settings"]
+    if settings["width"] != CONFIGURATIONS[run["configuration"]].width:
+        parts.append(f"width {settings['width']}")
     if run["method"] != "plain":
         parts.append(run["method"])
     for name in ("keep", "strength", "density"):
@@ -25,10 +29,14 @@ def kind_of(run: Row) -> str:
         parts += [f"{name} in {count} groups" for name, count in settings["groups"]]
     if run["method"] == "direct":
         parts.append(" ".join(map(str, settings["units"])))
-    if settings["contextual"]:
-        parts.append("contextual too")
-    if settings["start"]:
-        parts.append("from a trained model")
+    for name, what in (
+        ("contextual", "contextual too"),
+        ("vectors", "vectors given"),
+        ("unanswerable", "no answer scored"),
+        ("start", "from a trained model"),
+    ):
+        if settings[name]:
+            parts.append(what)
     return f"{', '.join(parts)} ({run['data']})"
 
 
