@@ -472,6 +472,22 @@ def test_einsum_without_a_sum(tmp_path, equation, shape):
     assert_same(path, model, values((1, 4, 3)))
 
 
+def test_what_stands_for_a_mask_is_nothing_to_measure_by(tmp_path):
+    inputs = keras.Input((4, 40))
+    there = inputs[..., 0] > 0
+    logits = layers.Dense(1)(layers.Dense(40)(inputs))[..., 0]
+    model = keras.Model(inputs, keras.ops.where(there, logits, -1e9))
+    report = export_tflite(
+        model, tmp_path / "model.tflite", quantize="dynamic", max_error=0.1
+    )
+    assert 1e-4 < report.max_share < 0.1
+    # Of the fill it would be far less than that.
+    with pytest.raises(RuntimeError, match="differs from the Keras model"):
+        export_tflite(
+            model, tmp_path / "model.tflite", quantize="dynamic", max_error=1e-6
+        )
+
+
 def test_latency(exported):
     file = TFLiteModel(exported[1], threads=1)
     assert 0 < file.latency(ids((1, 8), 50), repeats=5) < 1000
