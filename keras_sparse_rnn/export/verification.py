@@ -302,7 +302,7 @@ def _too_far(
     return text
 
 
-# What stands where a mask lets nothing through, such as -1e9, is no measure of anything.
+# What stands where a mask lets nothing through, such as -1e9, measures nothing.
 _FILL = 1e8
 
 
