@@ -42,8 +42,8 @@ class TieredEmbedding(keras.layers.Layer):
     Called with `reverse=True` the layer turns hidden states into logits of all words,
     as `keras.layers.ReversibleEmbedding` does: the product with the transposed table.
     What is not stored is not computed, so its cost falls with the density. To train,
-    `targets` give the mean cross-entropy without the logits of all states at once: less
-    time, and far less memory where there are many words. That loss has no second
+    `targets` give the mean cross-entropy without the logits of all states at once: in
+    no more time, and far less memory where there are many words. That loss has no second
     derivatives: asking for them is an error.
 
     Args:
