@@ -43,8 +43,8 @@ class TieredEmbedding(keras.layers.Layer):
     as `keras.layers.ReversibleEmbedding` does: the product with the transposed table.
     What is not stored is not computed, so its cost falls with the density. To train,
     `targets` give the mean cross-entropy without the logits of all states at once: in
-    no more time, and far less memory where there are many words. That loss has no second
-    derivatives: asking for them is an error.
+    no more time, and far less memory where there are many words. That loss has no
+    second derivatives: asking for them is an error.
 
     Args:
         input_dim: Size of the vocabulary; ids go from 0 to `input_dim - 1`.
