@@ -214,11 +214,6 @@ def units_of(model: keras.Model) -> list[int]:
     return [units for name in PRUNED for units in sizes[name]]
 
 
-def characters_of(model: keras.Model) -> int:
-    """The number of different characters that a model knows."""
-    return model.get_layer("characters").input_dim
-
-
 def for_lengths(model: keras.Model, context: int, question: int) -> keras.Model:
     """A copy for one question of given lengths at a time, as it is exported."""
     inputs = [

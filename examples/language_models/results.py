@@ -128,17 +128,6 @@ def _packed(file: dict[str, Any]) -> str:
     return f"{file['gzip_bytes'] / 1000:,.0f}"
 
 
-def changes(runs: Sequence[Row], kind: str, other: str) -> list[float]:
-    """Of the test perplexity of a kind against another's, in per cent, by seed."""
-    kinds = by_kind(runs)
-    theirs = {run["seed"]: run["test"] for run in kinds.get(other, [])}
-    return [
-        100 * (run["test"] / theirs[run["seed"]] - 1)
-        for run in kinds.get(kind, [])
-        if run["seed"] in theirs
-    ]
-
-
 def draw(path: Path, runs: Sequence[Row]) -> None:
     """Perplexity against the size of the file, and against its latency."""
     from matplotlib.figure import Figure

@@ -78,7 +78,11 @@ class AveragedSGD(keras.optimizers.SGD):
     @property
     def averaging(self) -> bool:
         """Whether `start_averaging` was called."""
-        return self.built and int(ops.convert_to_numpy(self.averaged_steps)) >= 0
+        return self._steps() >= 0
+
+    def _steps(self) -> int:
+        """How many steps the averages are of; -1 before there are any."""
+        return int(ops.convert_to_numpy(self.averaged_steps)) if self.built else -1
 
     def start_averaging(self) -> None:
         """Averages from the next step on; called again, it begins anew.
@@ -112,7 +116,7 @@ class AveragedSGD(keras.optimizers.SGD):
         Args:
             model: The model that it trains; in a callback, `self.model`.
         """
-        if not self.averaging or not int(ops.convert_to_numpy(self.averaged_steps)):
+        if self._steps() < 1:
             yield
             return
         del model  # In a callback, to ask for it brings JAX's state up to date.
@@ -133,7 +137,7 @@ class AveragedSGD(keras.optimizers.SGD):
     def finalize_variable_values(self, var_list: Any) -> None:
         """Called when `fit` ends: the averages stay in the model."""
         super().finalize_variable_values(var_list)
-        if self.averaging and int(ops.convert_to_numpy(self.averaged_steps)):
+        if self._steps() >= 1:
             self._put()
 
     def _put(self) -> None:
