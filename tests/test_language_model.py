@@ -22,12 +22,14 @@ def lm():
     """The script, with the modules of its package as attributes."""
     sys.path.insert(0, str(EXAMPLES))
     script = importlib.import_module("language_model")
-    for name in ("configurations", "models", "records", "rivals"):
+    script.records = importlib.import_module("experiments.records")
+    for name in ("configurations", "models", "rivals"):
         setattr(script, name, importlib.import_module(f"language_models.{name}"))
     yield script
     sys.path.remove(str(EXAMPLES))
-    for name in [one for one in sys.modules if one.startswith("language_model")]:
-        del sys.modules[name]
+    for name in list(sys.modules):
+        if name.split(".")[0] in ("experiments", "language_model", "language_models"):
+            del sys.modules[name]
 
 
 SENTENCES = [

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from language_models.records import all_runs
+from experiments.records import all_runs
 from language_models.results import gathered, told
 
 from answering.configurations import CONFIGURATIONS

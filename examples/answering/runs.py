@@ -1,7 +1,6 @@
 """One run: a model, trained by one method, from one seed, on some questions."""
 
 import math
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +10,8 @@ from typing import Any
 
 import keras
 import numpy as np
-from language_models.records import Records, where
+from experiments.course import Course, epochs_at
+from experiments.records import Records, where
 
 import keras_sparse_rnn as ksr
 from answering import encoding, models, spans, squad
@@ -193,59 +193,49 @@ def trained(run: Run, data: Data) -> dict[str, Any]:
     if (final := records.final()) is not None:
         print(f"{run.name} was trained before; see {records.path}")
         return final
-    records.add(final=True, **_train(run, data, records), **where())
-    return records.lines()[-1]
-
-
-def _train(run: Run, data: Data, records: Records) -> dict[str, Any]:
-    config = run.config
     vocabulary = run.vocabulary(data)
     everything = run.encoded(data.train)
     questions = [one for one in everything if one.span is not None]
     if not questions:
         raise SystemExit(f"{data.source} has no question that could be trained with.")
-    keras.utils.set_random_seed(run.seed)
+    course = Course(run.file, records)
+    if not course.ended():
+        print(
+            f"{len(questions):,} questions of {len(everything):,} can be trained with"
+        )
+        _train(run, data, questions, vocabulary, course)
+    model = keras.models.load_model(run.file)
+    records.add(
+        final=True,
+        **scores(model, run.encoded(data.test), vocabulary, run),
+        **sizes(model),
+        train_questions=len(questions),
+        seconds=sum(records.values("seconds")),
+        **where(),
+    )
+    return records.lines()[-1]
+
+
+def _train(
+    run: Run,
+    data: Data,
+    questions: Sequence[Encoded],
+    vocabulary: Vocabulary,
+    course: Course,
+) -> None:
+    """Trains, and leaves the model in `run.file`."""
+    config = run.config
+    course.take_up(run.seed)
     batches = encoding.Batches(questions, vocabulary, config, run.seed)
     model = _beginning(run, vocabulary, batches.num_batches * config.epochs)
     print(
         f"{run.name}: {config.about}; {model.count_params():,} weights; "
-        f"{len(questions):,} questions of {len(everything):,} in "
         f"{batches.num_batches:,} batches an epoch"
     )
-    watch = Watch(run, run.encoded(data.valid), vocabulary, records)
+    watch = Watch(run, run.encoded(data.valid), vocabulary, course.records)
     callbacks = [encoding.EpochByEpoch(batches), watch]
-    folder = run.folder / f"{run.name}.backup"
-    fitting = {
-        "epochs": config.epochs,
-        "shuffle": False,
-        "verbose": 1 if sys.stdout.isatty() else 0,
-    }
-    pruning = pruning_of(run)
-    if pruning is None:
-        backup = ksr.ExactBackup(folder)
-        first = backup.restore(model)
-        model.fit(
-            batches, initial_epoch=first, callbacks=[*callbacks, backup], **fitting
-        )
-    else:
-        model, _ = ksr.fit_shrinking(
-            model,
-            batches,
-            pruning=pruning,
-            at=rebuilt_after(run),
-            backup=folder,
-            callbacks=callbacks,
-            **fitting,
-        )
-        print(pruning.report)
-    # The averages of its weights, which the optimizer has put in their places.
-    model.save(run.file)
-    return {
-        **scores(model, run.encoded(data.test), vocabulary, run),
-        **sizes(model),
-        "train_questions": len(questions),
-        "seconds": float(sum(records.values("seconds"))),
-    }
+    at = rebuilt_after(run)
+    course.fit(model, batches, config.epochs, callbacks, pruning_of(run), at)
 
 
 def scores(
@@ -289,8 +279,7 @@ def rebuilt_after(run: Run) -> list[int]:
     """Epochs after which the model is rebuilt smaller."""
     epochs = run.config.epochs
     shares = (0.35, 0.6) if run.method == "scheduled" else (0.67,)
-    found = {math.ceil(share * epochs) for share in shares}
-    return sorted(epoch for epoch in found if 0 < epoch < epochs)
+    return epochs_at(shares, epochs)
 
 
 def pruning_of(run: Run) -> Any:
@@ -407,8 +396,7 @@ class Watch(keras.callbacks.Callback):
         self._began = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """What an interrupted run said of this epoch counts no more."""
-        self.records.forget_from(epoch)
+        """Begins to count the seconds."""
         self._began = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from language_models.records import Records, where
+from experiments.records import Records, where
 
 import keras_sparse_rnn as ksr
 from answering import encoding, models, runs

@@ -244,6 +244,34 @@ def _narrow(full: tuple[int, ...], fraction: float) -> tuple[int, ...]:
 
 _THIRD = _narrow((1150, 1150), 1 / 3)
 
+
+def _recite_third_as_wide() -> dict[str, Configuration]:
+    """What recites a tenth of the Penn Treebank: widths a third of the paper's."""
+    found = {"recite-tenth": _recite("a third as wide, dense", 128, 384, 384)}
+    for name, embedding, narrow, density in (
+        ("half", 64, 192, 1 / 2),
+        ("third", 43, 128, 1 / 3),
+    ):
+        dense = (narrow, narrow, embedding)
+        about = f"a third as wide, as many weights as {narrow} units have"
+        found[f"recite-tenth-{name}"] = _recite(
+            f"{about}, dense", embedding, narrow, narrow
+        )
+        found[f"recite-tenth-{name}-sparse"] = _recite(
+            f"{about}, in groups", embedding, 384, 384, dense_units=dense
+        )
+        found[f"recite-tenth-{name}-tiers"] = _recite(
+            f"{about}, in groups with tiers",
+            128,
+            384,
+            384,
+            dense_units=dense,
+            dense_embedding=embedding,
+            density=density,
+        )
+    return found
+
+
 CONFIGURATIONS = {
     "small": _SMALL,
     "medium": _MEDIUM,
@@ -330,6 +358,7 @@ CONFIGURATIONS = {
         dense_embedding=133,
         density=1 / 3,
     ),
+    **_recite_third_as_wide(),
     "highway": _HIGHWAY,
     "highway-iss": replace(
         _HIGHWAY,

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from experiments.records import Records, where
 
 import keras_sparse_rnn as ksr
 from language_models import runs
-from language_models.records import Records, where
 from language_models.shipping import WINDOW
 from language_models.texts import Text
 

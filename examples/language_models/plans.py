@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from language_models.records import Records
+from experiments.records import Records
 
 # "@units NAME" stands for the units that run NAME ended with, "@file NAME" for its
 # model.
@@ -13,21 +13,21 @@ Step = list[str]
 
 
 def wide_256(seeds: tuple[int, ...] = (1, 2, 3)) -> Iterator[Step]:
-    """Every method on two LSTMs of 256; many hours on two cores."""
+    """Every method on two LSTMs of 256; a day on two cores."""
     for seed in seeds:
-        dense = f"wide-256-seed{seed}"
-        own = ["--seed", str(seed), "--ship"]
         for name in ("wide-256", "wide-256-sparse"):
-            yield [name, *own]
-        for keep in ("0.65", "0.35"):
+            yield [name, "--seed", str(seed), "--ship"]
+    for seed in seeds:
+        own = ["--seed", str(seed), "--ship"]
+        for keep in ("0.35", "0.65"):
             yield ["wide-256", "--method", "scheduled", "--keep", keep, *own]
             pruned = f"@units wide-256-scheduled-{keep}-seed{seed}"
             yield ["wide-256", "--method", "direct", "--units", pruned, *own]
-        for name in ("tied-256", "tied-256-sparse", "tied-256-tiers", "tied-256-all"):
+        for name in ("tied-256", "tied-256-all", "tied-256-sparse", "tied-256-tiers"):
             yield [name, *own]
         yield ["tied-256-all", "--method", "scheduled", "--keep", "0.65", *own]
         if seed == seeds[0]:
-            start = ["--start", f"@file {dense}", "--epochs", "5"]
+            start = ["--start", f"@file wide-256-seed{seed}", "--epochs", "5"]
             yield ["wide-256", "--method", "one-shot", "--keep", "0.35", *start, *own]
             for method, strength in (
                 ("lasso", "5.7e-4"),
@@ -61,6 +61,15 @@ def recite(seeds: tuple[int, ...] = (1,)) -> Iterator[Step]:
                 yield [f"{name}{kind}", "--seed", str(seed)]
 
 
+def recite_tenth(seeds: tuple[int, ...] = (1,)) -> Iterator[Step]:
+    """The same a third as wide, on a tenth of the text; hours on two cores."""
+    own = ["--most-text", "93000"]
+    for seed in seeds:
+        for budget in ("", "-half", "-third"):
+            for kind in ("", "-sparse", "-tiers") if budget else ("",):
+                yield [f"recite-tenth{budget}{kind}", *own, "--seed", str(seed)]
+
+
 def papers(seeds: tuple[int, ...] = (1,)) -> Iterator[Step]:
     """Both papers' own sizes; for a GPU."""
     for seed in seeds:
@@ -84,6 +93,7 @@ PLANS = {
     "wide-256": wide_256,
     "medium-13": medium_13,
     "recite": recite,
+    "recite-tenth": recite_tenth,
     "papers": papers,
 }
 

@@ -8,7 +8,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from language_models.records import all_runs
+from experiments.records import all_runs
+
 from language_models.shipping import WINDOW
 
 # Methods that always begin with a trained model.

@@ -3,7 +3,6 @@
 import contextlib
 import importlib.util
 import math
-import sys
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,11 +10,12 @@ from typing import Any
 
 import keras
 import numpy as np
+from experiments.course import Course, epochs_at, save
+from experiments.records import Records, where
 
 import keras_sparse_rnn as ksr
 from language_models import models, rivals
 from language_models.configurations import CONFIGURATIONS, Configuration
-from language_models.records import Records, where
 from language_models.texts import Text
 
 METHODS = {
@@ -111,8 +111,9 @@ def trained(run: Run, text: Text) -> dict[str, Any]:
     if (final := records.final()) is not None:
         print(f"{run.name} was trained before; see {records.path}")
         return final
-    if not any(line.get("ended") for line in records.lines()):
-        _train(run, text, records)
+    course = Course(run.file, records)
+    if not course.ended():
+        _train(run, text, course)
     model = keras.models.load_model(run.best_file if run.config.best else run.file)
     if run.config.best:
         if pruning_of(run) is not None:
@@ -126,23 +127,10 @@ def trained(run: Run, text: Text) -> dict[str, Any]:
     return records.lines()[-1]
 
 
-def save(model: keras.Model, file: Path) -> None:
-    """Beside and renamed, so that a file is never half."""
-    beside = file.with_name(f"part-{file.name}")
-    model.save(beside)
-    beside.replace(file)
-
-
-def _train(run: Run, text: Text, records: Records) -> None:
+def _train(run: Run, text: Text, course: Course) -> None:
     """Trains, and leaves the model in `run.file`, or the best in `run.best_file`."""
-    config = run.config
-    # Of a run with other settings nothing is left to go on with, or to be told.
-    folder = run.folder / f"{run.name}.{records.digest()}.backup"
-    kept = ksr.ExactBackup(folder).epochs
-    records.forget_from(kept)
-    if not kept:
-        (run.folder / f"{run.name}.shipped.jsonl").unlink(missing_ok=True)
-    keras.utils.set_random_seed(run.seed)
+    config, records = run.config, course.records
+    course.take_up(run.seed)
     model = _beginning(run, text)
     data = ksr.ContiguousText(
         text.train,
@@ -160,7 +148,7 @@ def _train(run: Run, text: Text, records: Records) -> None:
     callbacks: list[Any] = [
         keras.callbacks.LearningRateScheduler(lambda epoch, _: rate_at(run, epoch)),
         ksr.ContiguousTraining(data),
-        Watch(run, text, records, pruning),
+        Watch(run, text, records),
     ]
     if config.averaging and run.method != "finetune":
         watched = records.values("valid_loss")
@@ -173,26 +161,8 @@ def _train(run: Run, text: Text, records: Records) -> None:
     if tensorboard and keras.backend.backend() == "tensorflow":
         logs = run.folder / "tensorboard" / run.name
         callbacks.append(keras.callbacks.TensorBoard(str(logs)))
-    fitting = {
-        "epochs": config.epochs,
-        "shuffle": False,
-        "verbose": 1 if sys.stdout.isatty() else 0,
-    }
-    if pruning is None:
-        backup = ksr.ExactBackup(folder)
-        first = backup.restore(model)
-        model.fit(data, initial_epoch=first, callbacks=[*callbacks, backup], **fitting)
-    else:
-        ksr.fit_shrinking(
-            model,
-            data,
-            pruning=pruning,
-            at=rebuilt_after(run),
-            backup=folder,
-            callbacks=callbacks,
-            **fitting,
-        )
-        print(pruning.report)
+    at = rebuilt_after(run)
+    course.fit(model, data, config.epochs, callbacks, pruning, at)
 
 
 def rate_at(run: Run, epoch: int) -> float:
@@ -217,8 +187,7 @@ def rebuilt_after(run: Run) -> list[int]:
     shares = (0.5,) if run.method in ("lasso", "proximal") else (0.3, 0.45, 0.6)
     if run.method == "one-shot":
         return [1] if epochs > 1 else []
-    found = {math.ceil(share * epochs) for share in shares}
-    return sorted(epoch for epoch in found if 0 < epoch < epochs)
+    return epochs_at(shares, epochs)
 
 
 def pruning_of(run: Run) -> Any:
@@ -296,19 +265,15 @@ def _scores(model: keras.Model, text: Text) -> dict[str, Any]:
 class Watch(keras.callbacks.Callback):
     """Reads the validation part after each epoch, and writes it down.
 
-    When training ends it saves the model, before the backup of the run goes.
-
     Args:
         run: Which run.
         text: Its text.
         records: Where to.
-        pruning: The `ISSPruning` of the run, listed before this one, or `None`.
     """
 
-    def __init__(self, run: Run, text: Text, records: Records, pruning: Any):
+    def __init__(self, run: Run, text: Text, records: Records):
         super().__init__()
         self.run, self.text, self.records = run, text, records
-        self.pruning = pruning
         self._began = self._began_cpu = 0.0
         self._read_from: Any = None
         self._reader: Any = None
@@ -372,12 +337,6 @@ class Watch(keras.callbacks.Callback):
             ),
             flush=True,
         )
-
-    def on_train_end(self, logs: Any = None) -> None:
-        """Saves what there is."""
-        model = self.model if self.pruning is None else self.pruning.pruned_model
-        save(model, self.run.file)
-        self.records.add(ended=True)
 
     def _averaging(self, model: Any) -> bool:
         return bool(getattr(model.optimizer, "averaging", False))

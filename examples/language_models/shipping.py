@@ -7,10 +7,10 @@ from typing import Any
 
 import keras
 import numpy as np
+from experiments.records import Records, where
 
 import keras_sparse_rnn as ksr
 from language_models import models
-from language_models.records import Records, where
 from language_models.texts import Text
 
 # Words of the window whose latency is told.

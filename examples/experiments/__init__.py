@@ -1,0 +1,1 @@
+"""What the larger examples share: runs that go on where they were, and records."""
