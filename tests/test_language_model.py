@@ -349,7 +349,7 @@ def test_rates_are_those_of_the_papers(lm, tmp_path):
 def test_plans_are_made_of_runs_that_there_are(lm, tmp_path, monkeypatch):
     made = []
 
-    def run(command, check):
+    def run(command, env, check):
         # A command's run ends with units and a model for those that come after it.
         given = lm.arguments(command[2:])
         name = lm.run_of(given).name
