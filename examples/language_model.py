@@ -26,8 +26,11 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from language_models import magnitude, plans, results, runs, shipping, texts
+from experiments.plans import follow
+from experiments.records import kind_of, units_of
+from language_models import magnitude, results, runs, shipping, texts
 from language_models.configurations import CONFIGURATIONS
+from language_models.plans import PLANS
 
 PULLED = ("lasso", "proximal", "weights", "rows")
 SHARED = ("scheduled", "one-shot", "magnitude")
@@ -45,7 +48,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--results", action="store_true", help="tables and a plot of what is in --out"
     )
     parser.add_argument(
-        "--plan", choices=list(plans.PLANS), help="all runs of a table, in order"
+        "--plan", choices=list(PLANS), help="all runs of a table, in order"
     )
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--text", type=Path, help="a folder of three files, or a file")
@@ -58,6 +61,9 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--strength", type=float, help="of a lasso, by words' mean loss"
     )
     parser.add_argument("--units", type=int, nargs="+", help="for --method direct")
+    parser.add_argument(
+        "--like", help="for --method direct: a finished run, whose units it gets"
+    )
     parser.add_argument("--start", type=Path, help="a model that was trained before")
     parser.add_argument("--epochs", type=int, help="in place of the configuration's")
     parser.add_argument(
@@ -76,7 +82,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         for name, about in runs.METHODS.items():
             print(f"{name:20} {about}")
         print("\nPlans:")
-        for name, plan in plans.PLANS.items():
+        for name, plan in PLANS.items():
             print(f"{name:20} {plan.__doc__}")
         raise SystemExit
     if args.results or args.plan:
@@ -87,7 +93,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     for given, users, name in (
         (args.keep, SHARED, "keep"),
         (args.strength, PULLED, "strength"),
-        (args.units, ("direct",), "units"),
+        (args.units or args.like, ("direct",), "units or --like"),
         (args.start, results.STARTED, "start"),
     ):
         if given is None and method in users:
@@ -99,6 +105,8 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(f"--keep must lie in (0, 1], not {args.keep:g}")
     if args.strength is not None and not 0 <= args.strength < float("inf"):
         parser.error(f"--strength must be a number from 0 on, not {args.strength:g}")
+    if args.units is not None and args.like is not None:
+        parser.error("--units and --like both say how many units; give one")
     layers = len(CONFIGURATIONS[args.configuration].units)
     if args.units is not None and len(args.units) != layers:
         parser.error(
@@ -129,8 +137,12 @@ def run_of(args: argparse.Namespace) -> runs.Run:
         parts.append(f"{args.keep:g}")
     if args.strength is not None:
         parts.append(f"{args.strength:g}")
-    if args.units is not None:
-        parts += [str(units) for units in args.units]
+    units = args.units
+    if args.like is not None:
+        units = units_of(args.out, args.like)
+        parts.append(kind_of(args.like, args.configuration, args.seed))
+    elif units is not None:
+        parts += [str(one) for one in units]
     if args.start is not None and args.method not in results.STARTED:
         parts.append("tuned")
     parts.append(f"seed{args.seed}")
@@ -141,7 +153,8 @@ def run_of(args: argparse.Namespace) -> runs.Run:
         seed=args.seed,
         keep=args.keep,
         strength=args.strength,
-        units=None if args.units is None else tuple(args.units),
+        units=None if units is None else tuple(units),
+        like=args.like,
         start=args.start,
         epochs=args.epochs,
         folder=args.out,
@@ -156,7 +169,7 @@ def main() -> None:
     if args.plan:
         given = {"--text": args.text, "--data": args.data}
         source = [str(x) for pair in given.items() if pair[1] for x in pair]
-        plans.follow(args.plan, Path(__file__), args.out, source)
+        follow(PLANS[args.plan](), Path(__file__), args.out, source)
         return
     text = texts.read(args.text, args.data, args.most_words, args.most_text)
     print(

@@ -22,7 +22,8 @@ def lm():
     """The script, with the modules of its package as attributes."""
     sys.path.insert(0, str(EXAMPLES))
     script = importlib.import_module("language_model")
-    script.records = importlib.import_module("experiments.records")
+    for name in ("plans", "records"):
+        setattr(script, name, importlib.import_module(f"experiments.{name}"))
     for name in ("configurations", "models", "rivals"):
         setattr(script, name, importlib.import_module(f"language_models.{name}"))
     yield script
@@ -347,23 +348,25 @@ def test_rates_are_those_of_the_papers(lm, tmp_path):
 
 
 def test_plans_are_made_of_runs_that_there_are(lm, tmp_path, monkeypatch):
-    made = []
+    made, units = [], []
 
     def run(command, env, check):
         # A command's run ends with units and a model for those that come after it.
         given = lm.arguments(command[2:])
-        name = lm.run_of(given).name
+        run = lm.run_of(given)
+        name = run.name
         made.append(name)
+        units.append(run.units)
         records = lm.records.Records(given.out / f"{name}.jsonl", {})
         records.add(final=True, units=[len(made), 6])
         (given.out / f"{name}.keras").touch()
 
     monkeypatch.setattr(lm.plans.subprocess, "run", run)
-    for plan in lm.plans.PLANS:
-        lm.plans.follow(plan, Path("script.py"), tmp_path, ["--text", "there"])
+    for steps in lm.PLANS.values():
+        lm.plans.follow(steps(), Path("script.py"), tmp_path, ["--text", "there"])
     assert len(set(made)) == len(made) > 50
-    pruned = made.index("wide-256-scheduled-0.35-seed2") + 1
-    assert made[pruned] == f"wide-256-direct-{pruned}-6-seed2"
+    direct = made.index("wide-256-direct-scheduled-0.35-seed2")
+    assert units[direct] == (direct, 6)
 
 
 def test_what_is_not_alike_is_not_averaged(lm):
@@ -371,7 +374,7 @@ def test_what_is_not_alike_is_not_averaged(lm):
     one = {"configuration": "tiny", "method": "scheduled", "settings": settings}
     tuned = {**one, "settings": {**settings, "start": "dense.keras"}}
     longer = {**one, "settings": {**settings, "epochs": 20}}
-    kinds = {lm.results.kind_of(run) for run in (one, tuned, longer)}
+    kinds = {lm.results.name_of(run) for run in (one, tuned, longer)}
     assert len(kinds) == 3
     runs = [{**one, "seed": k, "data_hash": str(k)} for k in range(2)]
     with pytest.raises(SystemExit, match="on different texts"):

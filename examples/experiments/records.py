@@ -84,6 +84,20 @@ class Records:
         beside.replace(self.path)
 
 
+def units_of(folder: Path, name: str) -> list[int]:
+    """The units that a finished run ended with; exits if there is none."""
+    path = folder / f"{name}.jsonl"
+    final = Records(path, {}).final()
+    if final is None:
+        raise SystemExit(f"--like {name}: {path} is not of a finished run.")
+    return final["units"]
+
+
+def kind_of(name: str, configuration: str, seed: int) -> str:
+    """The name of a run without its configuration and seed, if they are these."""
+    return name.removeprefix(f"{configuration}-").removesuffix(f"-seed{seed}")
+
+
 def all_runs(folder: Path) -> Iterator[dict[str, Any]]:
     """The last lines of all finished runs of a folder."""
     for path in sorted(folder.glob("*.jsonl")):

@@ -1,25 +1,8 @@
 """Which runs the tables of `docs/results.md` are made of, in order."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
-from experiments.records import Records
-
-# "@units NAME" stands for the units that run NAME ended with, "@file NAME" for its
-# model.
-Step = list[str]
-
-# For glibc: logits of 28 MB are kept from step to step, where they would be given back
-# to the system, and be 7,000 page faults the next time. A quarter of the time.
-_KEEP_MEMORY = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
-    "MALLOC_TOP_PAD_": str(256 * 2**20),
-    "MALLOC_TRIM_THRESHOLD_": str(4 * 2**30),
-}
+from experiments.plans import Step
 
 
 def wide_256(seeds: tuple[int, ...] = (1, 2, 3)) -> Iterator[Step]:
@@ -31,8 +14,8 @@ def wide_256(seeds: tuple[int, ...] = (1, 2, 3)) -> Iterator[Step]:
         own = ["--seed", str(seed), "--ship"]
         for keep in ("0.35", "0.65"):
             yield ["wide-256", "--method", "scheduled", "--keep", keep, *own]
-            pruned = f"@units wide-256-scheduled-{keep}-seed{seed}"
-            yield ["wide-256", "--method", "direct", "--units", pruned, *own]
+            pruned = f"wide-256-scheduled-{keep}-seed{seed}"
+            yield ["wide-256", "--method", "direct", "--like", pruned, *own]
         for name in ("tied-256", "tied-256-all", "tied-256-sparse", "tied-256-tiers"):
             yield [name, *own]
         yield ["tied-256-all", "--method", "scheduled", "--keep", "0.65", *own]
@@ -58,8 +41,8 @@ def medium_13(seeds: tuple[int, ...] = (1, 2, 3)) -> Iterator[Step]:
         yield ["medium-13", *own]
         for keep in ("0.65", "0.5", "0.35") if seed == seeds[0] else ("0.5",):
             yield ["medium-13", "--method", "scheduled", "--keep", keep, *own]
-            pruned = f"@units medium-13-scheduled-{keep}-seed{seed}"
-            yield ["medium-13", "--method", "direct", "--units", pruned, *own]
+            pruned = f"medium-13-scheduled-{keep}-seed{seed}"
+            yield ["medium-13", "--method", "direct", "--like", pruned, *own]
 
 
 def recite(seeds: tuple[int, ...] = (1,)) -> Iterator[Step]:
@@ -72,7 +55,7 @@ def recite(seeds: tuple[int, ...] = (1,)) -> Iterator[Step]:
 
 
 def recite_tenth(seeds: tuple[int, ...] = (1,)) -> Iterator[Step]:
-    """The same a third as wide, on a tenth of the text; hours on two cores."""
+    """The same a third as wide, on a tenth of the text (so an --out of its own)."""
     own = ["--most-text", "93000"]
     for seed in seeds:
         for budget in ("", "-half", "-third"):
@@ -106,30 +89,3 @@ PLANS = {
     "recite-tenth": recite_tenth,
     "papers": papers,
 }
-
-
-def follow(plan: str, script: Path, folder: Path, source: list[str]) -> None:
-    """Runs all steps of a plan, one after the other; what is done is not done again.
-
-    Args:
-        plan: One of `PLANS`.
-        script: The command that takes a step.
-        folder: Where its files go.
-        source: What tells it the text.
-    """
-    for step in PLANS[plan]():
-        given = [word for part in step for word in _filled(part, folder)]
-        command = [str(script), *given, *source, "--out", str(folder)]
-        print(f"\n{' '.join(['python', *command])}", flush=True)
-        environment = {**_KEEP_MEMORY, **os.environ}
-        subprocess.run([sys.executable, *command], env=environment, check=True)
-
-
-def _filled(part: str, folder: Path) -> list[str]:
-    if part.startswith("@units "):
-        final = Records(folder / f"{part.removeprefix('@units ')}.jsonl", {}).final()
-        assert final is not None
-        return [str(units) for units in final["units"]]
-    if part.startswith("@file "):
-        return [str(folder / f"{part.removeprefix('@file ')}.keras")]
-    return [part]

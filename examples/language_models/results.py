@@ -8,7 +8,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from experiments.records import all_runs
+from experiments.records import all_runs, kind_of
 
 from language_models.shipping import WINDOW
 
@@ -27,7 +27,7 @@ def gathered(folder: Path) -> list[Row]:
     return found
 
 
-def kind_of(run: Row) -> str:
+def name_of(run: Row) -> str:
     """A run without its seed: runs of one kind are averaged."""
     parts = [run["configuration"]]
     if run["method"] != "plain":
@@ -35,7 +35,9 @@ def kind_of(run: Row) -> str:
     for name in ("keep", "strength"):
         if (value := run["settings"].get(name)) is not None:
             parts.append(f"{value:g}")
-    if run["method"] == "direct":
+    if like := run["settings"].get("like"):
+        parts.append(f"as {kind_of(like, run['configuration'], run['seed'])}")
+    elif run["method"] == "direct":
         parts.append(" ".join(map(str, run["units"])))
     if run["settings"].get("start") and run["method"] not in STARTED:
         parts.append("tuned")
@@ -52,7 +54,7 @@ def by_kind(runs: Sequence[Row]) -> dict[str, list[Row]]:
             f"These are runs on different texts ({sorted(data)}): give each its --out."
         )
     for run in sorted(runs, key=lambda run: (run["configuration"], run["seed"])):
-        found.setdefault(kind_of(run), []).append(run)
+        found.setdefault(name_of(run), []).append(run)
     return found
 
 

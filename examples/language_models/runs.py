@@ -27,7 +27,7 @@ METHODS = {
     "weights": "L1 on single weights with a threshold, as strong as --strength",
     "rows": "lasso on rows and columns with a threshold, as strong as --strength",
     "magnitude": "single weights go, by tensorflow-model-optimization on Keras 2",
-    "direct": "a dense model with --units from the beginning",
+    "direct": "a dense model with --units, or those of --like, from the beginning",
     "finetune": "averaged SGD from the first step on, of a trained model (--start)",
 }
 
@@ -44,6 +44,7 @@ class Run:
         keep: Share of the units that stay; for "magnitude" of the weights.
         strength: Of a lasso, for a loss that is the mean over words.
         units: For "direct".
+        like: The run that has these units, if they are of one.
         start: A model to start from, `None` for new weights.
         epochs: In place of the configuration's.
         folder: Where files go.
@@ -56,6 +57,7 @@ class Run:
     keep: float | None
     strength: float | None
     units: tuple[int, ...] | None
+    like: str | None
     start: Path | None
     epochs: int | None
     folder: Path
@@ -96,6 +98,7 @@ def facts_of(run: Run, text: Text) -> dict[str, Any]:
             "keep": run.keep,
             "strength": run.strength,
             "start": run.start.name if run.start else None,
+            **({"like": run.like} if run.like else {}),
         },
         "data": text.source,
         "data_hash": text.hash,
