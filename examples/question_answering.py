@@ -7,6 +7,7 @@
     python examples/question_answering.py small --squad sample.json --hold-out all
     python examples/question_answering.py --list
     python examples/question_answering.py --results
+    python examples/question_answering.py --plan small       # hours, see --list
 
 With no questions it makes some of Python's documentation: a sentence with its subject
 or a name cut out asks for that. Names after --data are those of tensorflow-datasets.
@@ -26,6 +27,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from answering import results, runs, shipping
 from answering.configurations import CONFIGURATIONS, CONTEXTUAL, PRUNED
+from answering.plans import PLANS
+from experiments.plans import follow
+from experiments.records import kind_of, units_of
 
 PULLED = ("lasso", "proximal")
 
@@ -40,6 +44,9 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--results", action="store_true", help="a table of what is in --out"
+    )
+    parser.add_argument(
+        "--plan", choices=list(PLANS), help="all runs of a table, in order"
     )
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
@@ -64,6 +71,9 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--units", type=int, nargs="+", help="of the six LSTMs, for --method direct"
     )
+    parser.add_argument(
+        "--like", help="for --method direct: a finished run, whose units it gets"
+    )
     parser.add_argument("--start", type=Path, help="a model that was trained before")
     parser.add_argument("--vectors", type=Path, help="words' vectors, as GloVe's files")
     parser.add_argument(
@@ -79,13 +89,16 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--width", type=int, help="in place of the configuration's")
     parser.add_argument("--epochs", type=int, help="in place of the configuration's")
     parser.add_argument("--batch", type=int, help="in place of the configuration's")
+    parser.add_argument("--dropout", type=float, help="in place of the configuration's")
     parser.add_argument(
         "--average", type=float, help="most momentum of the averages that are tested"
     )
     parser.add_argument(
         "--ship", action="store_true", help="export it, and measure the files"
     )
-    parser.add_argument("--most-words", type=int, default=10_000, help="vocabulary")
+    parser.add_argument(
+        "--most-words", type=int, default=results.MOST_WORDS, help="vocabulary"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--name", help="of the run; made of its settings by default")
     parser.add_argument(
@@ -98,8 +111,11 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         print("\nMethods:")
         for name, about in runs.METHODS.items():
             print(f"{name:12} {about}")
+        print("\nPlans:")
+        for name, plan in PLANS.items():
+            print(f"{name:12} {plan.__doc__}")
         raise SystemExit
-    if args.results:
+    if args.results or args.plan:
         return args
     if args.configuration is None:
         parser.error("name a configuration; --list tells them")
@@ -107,20 +123,24 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     for given, users, name in (
         (args.keep, ("scheduled",), "keep"),
         (args.strength, PULLED, "strength"),
-        (args.units, ("direct",), "units"),
+        (args.units or args.like, ("direct",), "units or --like"),
     ):
         if given is None and method in users:
             parser.error(f"--method {method} needs --{name}")
         if given is not None and method not in users:
             parser.error(f"--{name} is for --method {' and '.join(users)}")
+    if args.units is not None and args.like is not None:
+        parser.error("--units and --like both say how many units; give one")
     if args.start is not None and method == "direct":
         parser.error("--start has sizes of its own; --method direct begins anew")
     for name in ("keep", "density"):
         value = getattr(args, name)
         if value is not None and not 0 < value <= 1:
             parser.error(f"--{name} must lie in (0, 1], not {value:g}")
-    if args.average is not None and not 0 <= args.average < 1:
-        parser.error(f"--average must lie in [0, 1), not {args.average:g}")
+    for name in ("average", "dropout"):
+        value = getattr(args, name)
+        if value is not None and not 0 <= value < 1:
+            parser.error(f"--{name} must lie in [0, 1), not {value:g}")
     if args.strength is not None and args.strength < 0:
         parser.error(f"--strength must be 0 or more, not {args.strength:g}")
     if args.units is not None and len(args.units) not in (6, 8):
@@ -134,10 +154,10 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         for value in values if isinstance(values, list) else [values]:
             if value is not None and value < 1:
                 parser.error(f"--{name.replace('_', '-')} must be at least 1")
-    for name in ("start", "vectors"):
-        path = getattr(args, name)
-        if path is not None and not path.is_file():
-            parser.error(f"--{name} {path}: there is no such file")
+    if args.vectors is not None and not args.vectors.is_file():
+        parser.error(f"--vectors {args.vectors}: there is no such file")
+    if args.start is not None and args.hold_out is None and not args.start.is_file():
+        parser.error(f"--start {args.start}: there is no such file")
     if args.squad is not None and len(args.squad) > 2:
         parser.error("--squad takes one file or two")
     if args.hold_out is not None and (args.squad is None or len(args.squad) != 1):
@@ -145,6 +165,8 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if args.density is not None and args.vectors is not None:
         parser.error("--density is for words whose vectors are learned: no --vectors")
     args.groups = [_group(parser, one) for one in args.groups]
+    if len(dict(args.groups)) < len(args.groups):
+        parser.error("--groups names a layer twice")
     return args
 
 
@@ -158,8 +180,15 @@ def _group(parser: argparse.ArgumentParser, given: str) -> tuple[str, int]:
     return name, int(count)
 
 
-def run_of(args: argparse.Namespace) -> runs.Run:
-    """The run of these arguments, by name."""
+def run_of(args: argparse.Namespace, left_out: str | None = None) -> runs.Run:
+    """The run of these arguments, by name.
+
+    Args:
+        args: The arguments.
+        left_out: The article that is held out. What it starts from, or is like, was
+            trained without that, too.
+    """
+    ending = runs.ending(left_out)
     parts = [args.configuration]
     if args.width is not None:
         parts.append(f"width{args.width}")
@@ -168,10 +197,22 @@ def run_of(args: argparse.Namespace) -> runs.Run:
     for value in (args.keep, args.strength):
         if value is not None:
             parts.append(f"{value:g}")
-    parts += [str(units) for units in args.units or ()]
+    units, start = args.units, args.start
+    if args.like is not None:
+        like = args.like + ending
+        units = units_of(args.out, like)
+        parts.append(kind_of(args.like, args.configuration, args.seed))
+    else:
+        parts += [str(one) for one in units or ()]
+    if start is not None:
+        start = start.with_name(f"{start.stem}{ending}{start.suffix}")
+        if not start.is_file():
+            raise SystemExit(f"--start {start}: there is no such file.")
     parts += [f"{name}{count}" for name, count in args.groups]
     if args.density is not None:
         parts.append(f"density{args.density:g}")
+    if args.dropout is not None:
+        parts.append(f"dropout{args.dropout:g}")
     for given, what in (
         (args.contextual, "contextual"),
         (args.vectors is not None, "vectors"),
@@ -182,16 +223,17 @@ def run_of(args: argparse.Namespace) -> runs.Run:
             parts.append(what)
     parts.append(f"seed{args.seed}")
     return runs.Run(
-        name=args.name or "-".join(parts),
+        name=(args.name or "-".join(parts)) + ending,
         base=args.configuration,
         config=runs.changed(
             args.configuration,
             width=args.width,
             epochs=args.epochs,
             batch=args.batch,
+            dropout=args.dropout,
             average=args.average,
             density=args.density,
-            units=tuple(args.units) if args.units else None,
+            units=tuple(units) if units else None,
             groups=tuple(args.groups) or None,
         ),
         method=args.method,
@@ -199,7 +241,8 @@ def run_of(args: argparse.Namespace) -> runs.Run:
         keep=args.keep,
         strength=args.strength,
         contextual=args.contextual,
-        start=args.start,
+        like=args.like,
+        start=start,
         unanswerable=args.unanswerable == "score",
         vectors=args.vectors,
         most_words=args.most_words,
@@ -212,10 +255,19 @@ def main() -> None:
     if args.results:
         results.show(args.out)
         return
+    if args.plan:
+        given = {"--squad": args.squad, "--data": args.data, "--vectors": args.vectors}
+        source = []
+        for name, value in given.items():
+            if value is not None:
+                values = value if isinstance(value, list) else [value]
+                source += [name, *map(str, values)]
+        follow(PLANS[args.plan](), Path(__file__), args.out, source)
+        return
     args.out.mkdir(parents=True, exist_ok=True)
     found = []
     for data in runs.data_of(args.squad, args.data, args.hold_out):
-        run = run_of(args).without(data.left_out)
+        run = run_of(args, data.left_out)
         print(
             f"{data.source}: {len(data.train):,} questions to learn from, "
             f"{len(data.valid):,} to look at, {len(data.test):,} for the test"

@@ -92,7 +92,9 @@ def with_vectors(
 
     Args:
         vocabulary: One without; its characters are kept.
-        path: A word and its numbers in each line, separated by spaces, as GloVe's.
+        path: A word and its numbers in each line, separated by spaces, as GloVe's;
+            before them there may be a line that tells how many there are, as in
+            fastText's.
         questions: All there are: words that were not trained with have vectors, too.
         seed: Of the vector of unknown words.
     """
@@ -101,14 +103,20 @@ def with_vectors(
         for text in (one.text, one.passage):
             counts.update(token.text.lower() for token in tokens_of(text))
     found: dict[str, np.ndarray] = {}
+    length = 0
     try:
         with path.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
                 word, *values = line.rstrip().split(" ")
+                if number == 1 and len(values) == 1 and (word + values[0]).isdigit():
+                    continue
+                length = length or len(values)
+                if len(values) != length or not length:
+                    raise ValueError(f"line {number} has {len(values)} numbers")
                 if word in counts and word not in found:
                     found[word] = np.array(values, "float32")
-                    if len({len(vector) for vector in found.values()}) > 1:
-                        raise ValueError(f"line {number} has {len(values)} numbers")
+                    if not np.isfinite(found[word]).all():
+                        raise ValueError(f"line {number} has a number that is none")
     except (OSError, ValueError) as error:
         raise SystemExit(
             f"--vectors {path}: each line must be a word and as many numbers as the "
@@ -117,7 +125,6 @@ def with_vectors(
     if not found:
         raise SystemExit(f"--vectors {path}: it has none of the words of the data.")
     words = sorted(found, key=lambda word: (-counts[word], word))
-    length = len(found[words[0]])
     drawn = np.random.default_rng(seed).normal(scale=0.1, size=(2, length))
     # That of the token which stands for no answer, and that of unknown words.
     vectors = [np.zeros(length), drawn[0], drawn[1], *(found[word] for word in words)]
@@ -177,8 +184,9 @@ def encoded(
         span: tuple[int, int] | None = (0, 0)
         if one.answers:
             text, begin = one.answers[0]
-            span = span_of(tokens, begin, begin + len(text))
-            if span and tokens[span[1]].end < begin + len(text):
+            end = begin + len(text.rstrip())
+            span = span_of(tokens, begin, end)
+            if span and tokens[span[1]].end < end:
                 span = None
         asked = [token.text for token in tokens_of(one.text)][: config.question]
         found.append(Encoded(one, tuple(tokens), tuple(asked), span))
@@ -198,7 +206,9 @@ def arrays_of(
         (context, [[token.text for token in one.tokens] for one in questions]),
         (question, [list(one.asked) for one in questions]),
     ):
-        size = max(len(row) for row in rows) if length is None else length
+        # One at least: nothing can be looked for in a question of no length.
+        longest = max([1, *(len(row) for row in rows)])
+        size = longest if length is None else length
         words = np.zeros((len(rows), size), "int32")
         characters = np.zeros((len(rows), size, word_length), "int32")
         for number, row in enumerate(rows):
@@ -265,8 +275,8 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> Any:
         own = [self.questions[k] for k in self._batches[index]]
         lengths = [
-            _rounded(max(len(one.tokens) for one in own)),
-            _rounded(max(len(one.asked) for one in own)),
+            rounded(max(len(one.tokens) for one in own)),
+            rounded(max(len(one.asked) for one in own)),
         ]
         # Keras takes a length for fixed that the first two batches share.
         lengths = [length + STRIDE * (index == 0) for length in lengths]
@@ -281,8 +291,9 @@ class Batches(keras.utils.PyDataset):
         return tuple(x), (spans[:, 0], spans[:, 1])
 
 
-def _rounded(length: int) -> int:
-    return length + -length % STRIDE
+def rounded(length: int) -> int:
+    """The next length that a batch may have."""
+    return max(STRIDE, length + -length % STRIDE)
 
 
 class EpochByEpoch(keras.callbacks.Callback):
@@ -358,8 +369,8 @@ def logits_of(
         numbers = order[begin : begin + config.batch]
         own = [questions[k] for k in numbers]
         lengths = (
-            _rounded(max(len(one.tokens) for one in own)),
-            _rounded(max(len(one.asked) for one in own)),
+            rounded(max(len(one.tokens) for one in own)),
+            rounded(max(len(one.asked) for one in own)),
         )
         x = arrays_of(own, vocabulary, config.word_length, *lengths)
         starts, ends = model.predict_on_batch(x)

@@ -105,7 +105,8 @@ def attention_flow(h: Any, u: Any, context_there: Any, question_there: Any) -> A
     similar = own + ops.transpose(theirs, (0, 2, 1)) + both
     similar = ops.where(ops.expand_dims(question_there, 1), similar, NOTHING)
     asked = ops.einsum("btj,bjd->btd", ops.softmax(similar, axis=-1), u)
-    most = ops.where(context_there, ops.max(similar, axis=-1), NOTHING)
+    # Less than a question without words gives.
+    most = ops.where(context_there, ops.max(similar, axis=-1), 2 * NOTHING)
     told = ops.einsum("bt,btd->bd", ops.softmax(most, axis=-1), h)
     return layers.Concatenate()(
         [
@@ -197,6 +198,32 @@ def _both_ways(config: Configuration, name: str, regularizer: Any) -> Any:
     return ksr.UnevenBidirectional(
         side(forth), backward_layer=side(back, backwards=True), name=name
     )
+
+
+def again(
+    model: keras.Model, dropout: float, regularizers: Mapping[str, Any]
+) -> keras.Model:
+    """A trained model, of whatever sizes, to be trained on.
+
+    Args:
+        model: The model.
+        dropout: Its rate from now on.
+        regularizers: Of the recurrent kernels of bidirectional layers, by name.
+    """
+
+    def copied(layer: Any) -> Any:
+        config = layer.get_config()
+        if isinstance(layer, layers.Dropout):
+            config["rate"] = dropout
+        if layer.name in regularizers:
+            own = keras.saving.serialize_keras_object(regularizers[layer.name])
+            for side in ("layer", "backward_layer"):
+                config[side]["config"]["recurrent_regularizer"] = own
+        return type(layer).from_config(config)
+
+    found = keras.models.clone_model(model, clone_function=copied)
+    found.set_weights(model.get_weights())
+    return found
 
 
 def sizes_of(model: keras.Model) -> dict[str, list[int]]:

@@ -1,57 +1,90 @@
 """What all runs of a folder came to, as tables."""
 
+import math
 import statistics
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from experiments.records import all_runs
-from language_models.results import gathered, told
+from experiments import records
+from experiments.results import Row, gathered, told
 
 from answering.configurations import CONFIGURATIONS
 
-Row = dict[str, Any]
+MOST_WORDS = 10_000
 
 
-def kind_of(run: Row) -> str:
-    """A run without its seed and the article left out: those of one kind are joined."""
-    parts = [run["configuration"]]
+def name_of(run: Row) -> str:
+    """A run without its seed and the article left out: those of one name are joined."""
+    base = asdict(CONFIGURATIONS[run["configuration"]])
     settings = run["settings"]
-    if settings["width"] != CONFIGURATIONS[run["configuration"]].width:
-        parts.append(f"width {settings['width']}")
+    parts = [run["configuration"]]
     if run["method"] != "plain":
         parts.append(run["method"])
-    for name in ("keep", "strength", "density"):
-        if (value := settings.get(name)) is not None:
+    for name in ("keep", "strength"):
+        if (value := settings[name]) is not None:
             parts.append(f"{name} {value:g}")
+    if like := settings["like"]:
+        parts.append(f"as {records.kind_of(like, run['configuration'], run['seed'])}")
+    elif settings["units"]:
+        parts.append(" ".join(map(str, settings["units"])))
     if settings["groups"]:
         parts += [f"{name} in {count} groups" for name, count in settings["groups"]]
-    if run["method"] == "direct":
-        parts.append(" ".join(map(str, settings["units"])))
-    for name, what in (
-        ("contextual", "contextual too"),
-        ("vectors", "vectors given"),
-        ("unanswerable", "no answer scored"),
-        ("start", "from a trained model"),
-    ):
-        if settings[name]:
-            parts.append(what)
+    for name, usual in base.items():
+        if name not in ("about", "units", "groups") and settings[name] != usual:
+            parts.append(f"{name.replace('_', ' ')} {settings[name]:g}")
+    if settings["most_words"] != MOST_WORDS:
+        parts.append(f"{settings['most_words']:,} words")
+    if settings["contextual"]:
+        parts.append("contextual too")
+    if settings["vectors"]:
+        parts.append(f"vectors {settings['vectors']}")
+    if settings["unanswerable"]:
+        parts.append("no answer scored")
+    if settings["start"]:
+        parts.append("from a trained model")
     return f"{', '.join(parts)} ({run['data']})"
 
 
 def by_kind(runs: Iterable[Row]) -> dict[str, dict[int, list[Row]]]:
-    """Runs by what they are and by seed, one for each article that was left out."""
+    """Runs by what they are and by seed, one for each article that was left out.
+
+    Seeds are joined only if the same articles were left out.
+    """
+    runs = sorted(runs, key=lambda run: (run["configuration"], run["seed"]))
+    hashes: dict[str, set[str]] = {}
+    for run in runs:
+        hashes.setdefault(run["data"], set()).add(run["data_hash"])
+    folds: dict[tuple[str, int], dict[str | None, Row]] = {}
+    for run in runs:
+        name = name_of(run)
+        if len(hashes[run["data"]]) > 1:
+            name += f", {run['data_hash'][:6]}"
+        own = folds.setdefault((name, run["seed"]), {})
+        if run["left_out"] in own:
+            raise SystemExit(
+                f"{own[run['left_out']]['run']} and {run['run']} are runs of one kind, "
+                "seed and test; move one of them to another folder."
+            )
+        own[run["left_out"]] = run
     found: dict[str, dict[int, list[Row]]] = {}
-    for run in sorted(runs, key=lambda run: (run["configuration"], run["seed"])):
-        found.setdefault(kind_of(run), {}).setdefault(run["seed"], []).append(run)
+    for (name, seed), own in folds.items():
+        some = next(iter(own.values()))
+        if some["left_out"] is not None and len(own) < some["articles"]:
+            left_out = ", ".join(sorted(map(str, own)))
+            name += f", {len(own)} of {some['articles']} articles: {left_out}"
+        found.setdefault(name, {})[seed] = list(own.values())
     return found
 
 
 def pooled(runs: Sequence[Row], name: str) -> float:
     """A mean over all questions of several runs, each of an article of its own."""
-    weights = [run["questions"] for run in runs]
-    return float(np.average([run[name] for run in runs], weights=weights))
+    asked = [run for run in runs if run["questions"]]
+    if not asked:
+        return math.nan
+    weights = [run["questions"] for run in asked]
+    return float(np.average([run[name] for run in asked], weights=weights))
 
 
 def table(runs: Sequence[Row]) -> list[str]:
@@ -63,7 +96,12 @@ def table(runs: Sequence[Row]) -> list[str]:
     ]
     for kind, seeds in by_kind(runs).items():
         group = [run for folds in seeds.values() for run in folds]
-        units = np.mean([run["units"] for run in group], axis=0)
+        units = _mean_units(group, "units")
+        if (
+            any(run["settings"]["contextual"] for run in group)
+            or len(group[0]["settings"]["units"] or ()) == 8
+        ):
+            units += f" (contextual: {_mean_units(group, 'contextual_units')})"
         shipped = [
             line for run in group for line in run["shipped"] if line["quantize"] is None
         ]
@@ -73,7 +111,7 @@ def table(runs: Sequence[Row]) -> list[str]:
             f"{sum(run['questions'] for run in next(iter(seeds.values()))):,}",
             told([pooled(folds, "em") for folds in seeds.values()], ".1f"),
             told([pooled(folds, "f1") for folds in seeds.values()], ".1f"),
-            ", ".join(f"{one:.0f}" for one in units),
+            units,
             f"{statistics.mean(run['parameters'] for run in group) / 1e6:.3f}M",
             f"{statistics.mean(run['without_words'] for run in group) / 1e6:.3f}M",
             f"{statistics.mean(one['ms'] for one in shipped):.2f}" if shipped else "",
@@ -89,11 +127,16 @@ def table(runs: Sequence[Row]) -> list[str]:
     return lines
 
 
+def _mean_units(group: Sequence[Row], name: str) -> str:
+    means = np.mean([run[name] for run in group], axis=0)
+    return ", ".join(f"{one:.0f}" for one in means)
+
+
 def show(folder: Path) -> None:
     """Prints the table, and what it was measured with."""
-    if not any(True for _ in all_runs(folder)):
-        raise SystemExit(f"--out {folder} has no finished run yet.")
     runs = gathered(folder)
+    if not runs:
+        raise SystemExit(f"--out {folder} has no finished run yet.")
     print("\n".join(table(runs)))
     for about in dict.fromkeys(
         f"{run['data']} {run['data_hash']}, {run['processor']}, {run['machine']}, "

@@ -1,6 +1,10 @@
 """One run: a model, trained by one method, from one seed, on some questions."""
 
+import hashlib
+import json
 import math
+import platform
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 from experiments.course import Course, epochs_at
-from experiments.records import Records, where
+from experiments.records import Records, check_start, where, write
 
 import keras_sparse_rnn as ksr
 from answering import encoding, models, spans, squad
@@ -24,7 +28,7 @@ METHODS = {
     "scheduled": "units go on a schedule, the model is rebuilt smaller on the way",
     "lasso": "the group lasso of the ISS paper, as strong as --strength",
     "proximal": "the same in its proximal form, as strong as --strength",
-    "direct": "LSTMs of the sizes --units from the beginning",
+    "direct": "LSTMs of the sizes --units, or those of --like, from the beginning",
 }
 # That of the paper's code for this model.
 THRESHOLD = 4e-4
@@ -39,8 +43,9 @@ class Data:
         valid: Those to look at; maybe none.
         test: Those that the reported scores are of.
         source: Where they come from.
-        hash: Of all of them.
+        hash: Of all of them, whichever article is held out.
         left_out: The article that is held out, if one is.
+        articles: How many there are that can be.
     """
 
     train: list[Question]
@@ -49,6 +54,7 @@ class Data:
     source: str
     hash: str
     left_out: str | None = None
+    articles: int = 0
 
 
 def data_of(
@@ -72,7 +78,7 @@ def data_of(
         return [_data(parts["train"], [], parts["validation"], name)]
     if not paths:
         parts = spans.of_python()
-        source = "documentation of Python"
+        source = f"documentation of Python {platform.python_version()}"
         return [_data(parts["train"], parts["valid"], parts["test"], source)]
     source = " ".join(path.name for path in paths)
     if len(paths) == 2:
@@ -86,27 +92,26 @@ def data_of(
             f"test is of: 'all' for each in turn, or one of {titles}. "
             f"Received: {hold_out}."
         )
+    own = squad.hash_of(questions)
     return [
-        _data(
+        Data(
             [one for one in questions if one.title != title],
             [],
             [one for one in questions if one.title == title],
             source,
+            own,
             title,
+            len(titles),
         )
         for title in (titles if hold_out == "all" else [hold_out])
     ]
 
 
 def _data(
-    train: list[Question],
-    valid: list[Question],
-    test: list[Question],
-    source: str,
-    left_out: str | None = None,
+    train: list[Question], valid: list[Question], test: list[Question], source: str
 ) -> Data:
     own = squad.hash_of([*train, *valid, *test])
-    return Data(train, valid, test, source, own, left_out)
+    return Data(train, valid, test, source, own)
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,7 @@ class Run:
         keep: Share of the units that stay.
         strength: Of a lasso.
         contextual: Whether the contextual layer loses units, too.
+        like: The run that the units are of, if they are of one.
         start: A model to start from, `None` for new weights.
         unanswerable: Whether questions without an answer count.
         vectors: A file of words' vectors, if any.
@@ -137,6 +143,7 @@ class Run:
     keep: float | None
     strength: float | None
     contextual: bool
+    like: str | None
     start: Path | None
     unanswerable: bool
     vectors: Path | None
@@ -148,15 +155,10 @@ class Run:
         """The trained model."""
         return self.folder / f"{self.name}.keras"
 
-    def without(self, title: str | None) -> "Run":
-        """The same with an article left out."""
-        if title is None:
-            return self
-        return replace(self, name=f"{self.name}-without-{title}")
-
     def vocabulary(self, data: Data) -> Vocabulary:
         """The words of the questions to train with."""
-        found = encoding.vocabulary_of(data.train, self.most_words)
+        own = [one for one in data.train if one.answers or self.unanswerable]
+        found = encoding.vocabulary_of(own, self.most_words)
         if self.vectors is None:
             return found
         questions = [*data.train, *data.valid, *data.test]
@@ -165,6 +167,17 @@ class Run:
     def encoded(self, questions: Sequence[Question]) -> list[Encoded]:
         """Questions in tokens."""
         return encoding.encoded(questions, self.config, self.unanswerable)
+
+
+def ending(left_out: str | None) -> str:
+    """What the name of a run ends with if an article is left out."""
+    if left_out is None:
+        return ""
+    name = re.sub(r"[^\w.-]+", "_", left_out)[:60]
+    if name != left_out:
+        # Two titles may look alike without what no file can be named.
+        name += f"-{hashlib.sha256(left_out.encode()).hexdigest()[:6]}"
+    return f"-without-{name}"
 
 
 def trained(run: Run, data: Data) -> dict[str, Any]:
@@ -179,7 +192,9 @@ def trained(run: Run, data: Data) -> dict[str, Any]:
             "keep": run.keep,
             "strength": run.strength,
             "contextual": run.contextual,
+            "like": run.like,
             "start": run.start.name if run.start else None,
+            "start_hash": digest_of(run.start) if run.start else None,
             "unanswerable": run.unanswerable,
             "vectors": run.vectors.name if run.vectors else None,
             "most_words": run.most_words,
@@ -187,6 +202,7 @@ def trained(run: Run, data: Data) -> dict[str, Any]:
         "data": data.source,
         "data_hash": data.hash,
         "left_out": data.left_out,
+        "articles": data.articles,
     }
     records = Records(run.folder / f"{run.name}.jsonl", facts)
     records.check()
@@ -204,6 +220,13 @@ def trained(run: Run, data: Data) -> dict[str, Any]:
             f"{len(questions):,} questions of {len(everything):,} can be trained with"
         )
         _train(run, data, questions, vocabulary, course)
+        # Without it nobody knows what the numbers mean.
+        write(
+            run.file.with_suffix(".vocabulary.json"),
+            json.dumps(
+                {"words": vocabulary.words, "characters": vocabulary.characters}
+            ),
+        )
     model = keras.models.load_model(run.file)
     records.add(
         final=True,
@@ -227,7 +250,7 @@ def _train(
     config = run.config
     course.take_up(run.seed)
     batches = encoding.Batches(questions, vocabulary, config, run.seed)
-    model = _beginning(run, vocabulary, batches.num_batches * config.epochs)
+    model = _beginning(run, data, vocabulary, batches.num_batches * config.epochs)
     print(
         f"{run.name}: {config.about}; {model.count_params():,} weights; "
         f"{batches.num_batches:,} batches an epoch"
@@ -236,6 +259,11 @@ def _train(
     callbacks = [encoding.EpochByEpoch(batches), watch]
     at = rebuilt_after(run)
     course.fit(model, batches, config.epochs, callbacks, pruning_of(run), at)
+
+
+def digest_of(file: Path) -> str:
+    """A short name for what is in a file."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
 
 
 def scores(
@@ -278,7 +306,7 @@ def sizes(model: keras.Model) -> dict[str, Any]:
 def rebuilt_after(run: Run) -> list[int]:
     """Epochs after which the model is rebuilt smaller."""
     epochs = run.config.epochs
-    shares = (0.35, 0.6) if run.method == "scheduled" else (0.67,)
+    shares = (0.35, 0.6) if run.method == "scheduled" else (2 / 3,)
     return epochs_at(shares, epochs)
 
 
@@ -293,14 +321,9 @@ def pruning_of(run: Run) -> Any:
     return None
 
 
-def _beginning(run: Run, vocabulary: Vocabulary, steps: int) -> keras.Model:
+def _beginning(run: Run, data: Data, vocabulary: Vocabulary, steps: int) -> keras.Model:
     """The model that training begins with, compiled."""
     config = run.config
-    trained_before = None
-    if run.start is not None:
-        trained_before = keras.models.load_model(run.start, compile=False)
-        units = models.sizes_of(trained_before).values()
-        config = replace(config, units=tuple(one for pair in units for one in pair))
     regularizers: dict[str, Any] = {}
     if run.method in ("lasso", "proximal"):
         assert run.strength is not None
@@ -312,21 +335,39 @@ def _beginning(run: Run, vocabulary: Vocabulary, steps: int) -> keras.Model:
                 scale_by_size=not paper,
                 threshold=THRESHOLD,
             )
-    model = models.build(
-        config,
-        len(vocabulary.words),
-        len(vocabulary.characters),
-        vocabulary.vectors,
-        regularizers,
-    )
-    if trained_before is not None:
+    if run.start is None:
         try:
-            model.set_weights(trained_before.get_weights())
+            model = models.build(
+                config,
+                len(vocabulary.words),
+                len(vocabulary.characters),
+                vocabulary.vectors,
+                regularizers,
+            )
         except ValueError as error:
             raise SystemExit(
-                f"--start {run.start}: it must be trained with the same data and "
-                f"settings. Keras says: {error}"
+                f"{run.name}: there is no model of these sizes. {error}"
             ) from error
+    else:
+        alike = ("width", "groups", "density", "character_width", "height")
+        read = ("word_length", "context", "question")
+        settings = asdict(config)
+        check_start(
+            run.start,
+            {
+                **{name: settings[name] for name in (*alike, *read)},
+                "data_hash": data.hash,
+                "left_out": data.left_out,
+                "unanswerable": run.unanswerable,
+                "vectors": run.vectors.name if run.vectors else None,
+                "most_words": run.most_words,
+            },
+        )
+        try:
+            start = keras.models.load_model(run.start, compile=False)
+        except ValueError as error:
+            raise SystemExit(f"--start {run.start}: {error}") from error
+        model = models.again(start, config.dropout, regularizers)
     if vocabulary.vectors is None and config.density is not None:
         ksr.check_order(vocabulary.counts, reserved=len(encoding.RESERVED))
     return compiled(model, config, steps, pulled=bool(regularizers))

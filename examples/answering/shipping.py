@@ -24,12 +24,15 @@ def ship(run: Run, data: Data) -> list[dict[str, Any]]:
     """
     facts = {"run": run.name, "data": data.source, "data_hash": data.hash}
     records = Records(run.folder / f"{run.name}.shipped.jsonl", facts)
+    records.check()
     done = {line["quantize"] for line in records.lines()}
     if done >= set(KINDS):
         return records.lines()
     model = keras.models.load_model(run.file, compile=False)
     vocabulary = run.vocabulary(data)
     questions = run.encoded(data.test)
+    if not questions:
+        raise SystemExit("--ship asks the questions of the test, and there are none.")
     context, question = lengths(run, data)
     logits = list(encoding.logits_of(model, questions, vocabulary, run.config))
     wanted, _ = encoding.answers_of(questions, logits, run.config, run.unanswerable)
@@ -75,8 +78,7 @@ def ship(run: Run, data: Data) -> list[dict[str, Any]]:
 def lengths(run: Run, data: Data) -> tuple[int, int]:
     """Tokens of the longest passage and question, as far as they are read."""
     questions = run.encoded([*data.train, *data.valid, *data.test])
-    stride = encoding.STRIDE
     return (
-        max(-(-len(one.tokens) // stride) for one in questions) * stride,
-        max(-(-len(one.asked) // stride) for one in questions) * stride,
+        encoding.rounded(max(len(one.tokens) for one in questions)),
+        encoding.rounded(max(len(one.asked) for one in questions)),
     )

@@ -10,10 +10,11 @@ import re
 import sysconfig
 import warnings
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from answering.squad import Question, tokens_of
+from answering.squad import Question, normalized, tokens_of
 
 # Tokens of a passage, of a question, and of an answer.
 PASSAGE = (40, 120)
@@ -139,24 +140,25 @@ def questions_of(
         paragraphs: Of it.
         seen: Paragraphs that were read before; these are added.
     """
-    found = []
+    found: dict[tuple[str, str], Question] = {}
     for number, passage in enumerate(_passages(paragraphs, seen)):
         for sentence in re.finditer(r"[^\s].*?[.!?:](?=\s+[A-Z\"`]|$)", passage):
             for begin, end in _spans(sentence.group()):
                 text = _asked(sentence.group(), begin, end)
                 if text is None:
                     continue
-                answer = sentence.group()[begin:end]
-                found.append(
-                    Question(
-                        f"{title}, {number}, {sentence.start() + begin}",
-                        title,
-                        passage,
-                        text,
-                        ((answer, sentence.start() + begin),),
+                place = sentence.start() + begin
+                answer = (sentence.group()[begin:end], place)
+                if (same := found.get((passage, text))) is not None:
+                    # A sentence that is there twice, or nearly: either is right.
+                    found[passage, text] = replace(
+                        same, answers=(*same.answers, answer)
                     )
+                    continue
+                found[passage, text] = Question(
+                    f"{title}, {number}, {place}", title, passage, text, (answer,)
                 )
-    return found
+    return list(found.values())
 
 
 def _passages(paragraphs: Iterable[str], seen: set[str]) -> Iterator[str]:
@@ -199,7 +201,10 @@ def _spans(sentence: str) -> Iterator[tuple[int, int]]:
         found.append(name.span("quoted" if name["quoted"] else "bare"))
     last = 0
     for begin, end in sorted(found):
-        if begin >= last and len(tokens_of(sentence[begin:end])) <= ANSWER:
+        answer = sentence[begin:end]
+        # Of "_" or "A" the rules of scoring leave nothing.
+        some = 0 < len(tokens_of(answer)) <= ANSWER and normalized(answer)
+        if begin >= last and some:
             yield begin, end
             last = end
 

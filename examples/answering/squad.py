@@ -86,7 +86,7 @@ def of_file(path: Path) -> list[Question]:
         found = list(_of_articles(articles))
     except OSError as error:
         raise SystemExit(f"--squad {path}: {error}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise SystemExit(
             f"--squad {path}: it must be JSON with articles, paragraphs and questions, "
             f"as train-v1.1.json is. What went wrong: {error!r}"

@@ -79,9 +79,41 @@ class Records:
 
     def _write(self, lines: list[dict[str, Any]]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        beside = self.path.with_suffix(".part")
-        beside.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        beside.replace(self.path)
+        write(self.path, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def check_start(file: Path, wanted: dict[str, Any]) -> None:
+    """Exits unless a model was trained as it must be to start from.
+
+    Args:
+        file: The model; its run's records are beside it.
+        wanted: What these must say, at their top or among the settings.
+    """
+    path = file.with_suffix(".jsonl")
+    final = Records(path, {}).final()
+    if final is None:
+        raise SystemExit(
+            f"--start {file}: {path}, which would say what it was trained with, is not "
+            "there, or not of a finished run."
+        )
+    there = {**final["settings"], **final}
+    different = {
+        name: (there.get(name), value)
+        for name, value in json.loads(json.dumps(wanted)).items()
+        if there.get(name) != value
+    }
+    if different:
+        raise SystemExit(
+            f"--start {file}: it was trained with other data or settings. Different "
+            f"(there, here): {different}"
+        )
+
+
+def write(path: Path, text: str) -> None:
+    """Beside and renamed, so that a file is never half."""
+    beside = path.with_name(f"{path.name}.part")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)
 
 
 def units_of(folder: Path, name: str) -> list[int]:

@@ -1,30 +1,19 @@
 """What all runs of a folder came to: tables and pictures."""
 
 import importlib.util
-import json
 import statistics
 from collections.abc import Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from experiments.records import all_runs, kind_of
+from experiments.records import kind_of
+from experiments.results import Row, gathered, told
 
 from language_models.shipping import WINDOW
 
 # Methods that always begin with a trained model.
 STARTED = ("one-shot", "finetune")
-Row = dict[str, Any]
-
-
-def gathered(folder: Path) -> list[Row]:
-    """The last line of each finished run, with what was measured of its files."""
-    found = []
-    for run in all_runs(folder):
-        shipped = folder / f"{run['run']}.shipped.jsonl"
-        lines = shipped.read_text().splitlines() if shipped.exists() else []
-        found.append({**run, "shipped": [json.loads(line) for line in lines]})
-    return found
 
 
 def name_of(run: Row) -> str:
@@ -56,16 +45,6 @@ def by_kind(runs: Sequence[Row]) -> dict[str, list[Row]]:
     for run in sorted(runs, key=lambda run: (run["configuration"], run["seed"])):
         found.setdefault(name_of(run), []).append(run)
     return found
-
-
-def told(values: Sequence[float], form: str) -> str:
-    """The mean, with each seed's value behind it if there are several."""
-    if not values:
-        return ""
-    mean = format(statistics.mean(values), form)
-    if len(values) == 1:
-        return mean
-    return f"{mean} ({', '.join(format(value, form) for value in values)})"
 
 
 def trained_table(runs: Sequence[Row]) -> list[str]:

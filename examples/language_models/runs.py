@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import json
 import math
 import time
 from dataclasses import asdict, dataclass, replace
@@ -11,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 from experiments.course import Course, epochs_at, save
-from experiments.records import Records, where
+from experiments.records import Records, check_start, where, write
 
 import keras_sparse_rnn as ksr
 from language_models import models, rivals
@@ -117,6 +118,8 @@ def trained(run: Run, text: Text) -> dict[str, Any]:
     course = Course(run.file, records)
     if not course.ended():
         _train(run, text, course)
+    # Without it nobody knows what the numbers mean.
+    write(run.file.with_suffix(".words.json"), json.dumps(text.vocabulary))
     model = keras.models.load_model(run.best_file if run.config.best else run.file)
     if run.config.best:
         if pruning_of(run) is not None:
@@ -213,6 +216,7 @@ def _beginning(run: Run, text: Text) -> keras.Model:
         extra = _pulled(run, run.strength)
     model = models.build(config, len(text.vocabulary), run.seed, extra)
     if run.start is not None:
+        check_start(run.start, {"data_hash": text.hash})
         try:
             trained = keras.models.load_model(run.start, compile=False)
             model.set_weights(trained.get_weights())
