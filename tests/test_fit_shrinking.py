@@ -382,7 +382,10 @@ class Fail(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         if epoch == self.failing:
-            raise Failure
+            self.fail()
+
+    def fail(self):
+        raise Failure
 
 
 def test_an_error_in_the_midst_leaves_callbacks_as_they_were():
@@ -403,10 +406,35 @@ def test_an_error_in_the_midst_leaves_callbacks_as_they_were():
         assert name not in vars(record) | vars(pruning)
 
 
-def backed_up(backup, *callbacks):
-    pruning = ISSPruning(0.5)
+def thinned():
+    """Dropout of what units say: what it draws hangs on how many there are."""
+    return chain(
+        layers.SimpleRNN(8, unroll=True, return_sequences=True, name="a"),
+        layers.Dropout(0.3, seed=7),
+        layers.SimpleRNN(6, unroll=True, name="b"),
+    )
+
+
+def pulled():
+    """A lasso makes units zero, and may let them come back until they are removed."""
+    lasso = ISSRegularizer(0.02, form="paper", scale_by_size=False, threshold=0.15)
+    return chain(
+        layers.SimpleRNN(
+            8,
+            unroll=True,
+            return_sequences=True,
+            recurrent_regularizer=lasso,
+            name="a",
+        ),
+        layers.Dropout(0.3, seed=7),
+        layers.Flatten(),
+    )
+
+
+def backed_up(make, backup, *callbacks):
+    pruning = ISSPruning(end=2 / 3) if make is pulled else ISSPruning(0.5)
     small, history = fit_shrinking(
-        compiled(dropped, keras.optimizers.SGD(0.1, momentum=0.9)),
+        compiled(make, keras.optimizers.SGD(0.1, momentum=0.9)),
         **GIVEN,
         shuffle=False,
         verbose=0,
@@ -418,25 +446,40 @@ def backed_up(backup, *callbacks):
     return small, history, pruning, []
 
 
-@pytest.fixture(scope="module")
-def uninterrupted():
-    return backed_up(None)
+@pytest.fixture(scope="module", params=[dropped, thinned, pulled])
+def uninterrupted(request):
+    return request.param, backed_up(request.param, None)
 
 
-# At the first of these it had to rebuild, but had not when it saved.
-@pytest.mark.parametrize("failing", [2, 4])
-def test_goes_on_from_its_backup(uninterrupted, failing, tmp_path):
-    with pytest.raises(Failure):
-        backed_up(tmp_path / "backup", Fail(failing))
-    assert list((tmp_path / "backup").iterdir())
-    small, history, pruning, _ = backed_up(tmp_path / "backup")
+def goes_on(uninterrupted, failing, folder):
+    make, (whole, expected, reference, _) = uninterrupted
+    small, history, pruning, _ = backed_up(make, folder)
     assert history.epoch == list(range(failing, EPOCHS))
-    whole, expected, reference, _ = uninterrupted
     tail = copy.copy(expected)
     tail.epoch = history.epoch
     tail.history = {n: values[failing:] for n, values in expected.history.items()}
     alike((whole, tail, reference, []), (small, history, pruning, []))
-    assert not (tmp_path / "backup").exists()
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("failing", [1, 2, 3, 4, 5])
+def test_goes_on_from_its_backup(uninterrupted, failing, tmp_path):
+    folder = tmp_path / "backup"
+    with pytest.raises(Failure):
+        backed_up(uninterrupted[0], folder, Fail(failing))
+    assert len(list(folder.iterdir())) == 2
+    goes_on(uninterrupted, failing, folder)
+
+
+def test_goes_on_if_it_was_just_about_to_be_rebuilt(
+    uninterrupted, monkeypatch, tmp_path
+):
+    folder = tmp_path / "backup"
+    with monkeypatch.context() as patched:
+        patched.setattr(ISSPruning, "move", Fail(3).fail)
+        with pytest.raises(Failure):
+            backed_up(uninterrupted[0], folder)
+    goes_on(uninterrupted, 2, folder)
 
 
 # What can't work.

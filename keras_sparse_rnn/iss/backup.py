@@ -41,7 +41,9 @@ class Backup:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         before = self.read()
-        name = f"epoch-{state['epochs']:05d}.weights.h5"
+        # Another name for a model that was rebuilt: what counts till now stays whole.
+        kind = "rebuilt" if state["rebuilt"] else "epoch"
+        name = f"{kind}-{state['epochs']:05d}.weights.h5"
         model.save_weights(self.folder / name)
         seeds = [np.asarray(seed.value).tolist() for seed in seeds_of(model)]
         partial = self._index.with_suffix(".partial")

@@ -95,9 +95,11 @@ def fit_shrinking(
         model = pruning.go_on(state)
         saved.restore(model, state)
         first = state["epochs"]
-        if first in at:
-            # It was interrupted before the model was rebuilt.
-            run.at.add(first + 1)
+        if first in at and not state["rebuilt"]:
+            # It was interrupted in between. Dropout draws masks by the number of
+            # units, so to go on as if nothing had happened it is rebuilt now.
+            pruning.set_model(model)
+            model = pruning.move()
     with _joined(pruning, callbacks, run):
         while not run.over:
             run.over = True
@@ -117,6 +119,7 @@ def fit_shrinking(
             if run.pausing:
                 model = pruning.move()
                 first = run.epochs
+                run.write(model, rebuilt=True)
     assert whole is not None
     if saved is not None:
         saved.remove()
@@ -140,15 +143,19 @@ class _Run(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.epochs = epoch + 1
-        if self.saved is not None:
-            state = {"epochs": self.epochs, **self.pruning.state()}
-            self.saved.write(self.model, state)
+        self.write(self.model, rebuilt=False)
         if self.epochs in self.at and not self.model.stop_training:
             self.model.stop_training = True
             self.pausing = True
             self.over = False
             # Averaged weights are not those that training goes on with.
             self.model.optimizer.finalize_variable_values = lambda variables: None
+
+    def write(self, model: Any, rebuilt: bool) -> None:
+        """Saves the state of training after an epoch, before or after a rebuild."""
+        if self.saved is not None:
+            state = {"epochs": self.epochs, "rebuilt": rebuilt}
+            self.saved.write(model, {**state, **self.pruning.state()})
 
     def resume(self) -> None:
         """After each `fit`: what it was made to leave out is there again."""

@@ -218,6 +218,7 @@ class ISSPruning(keras.callbacks.Callback):
         self._costs = self._aim.costs.by_layer(self._alive)
         self._masks: list[Any] | None = None
         self._progress = 0.0
+        self._gone_on = False
         self._steps_before = 0
         self._steps_in_epoch = 0
         self._first_epoch: int | None = None
@@ -437,11 +438,18 @@ class ISSPruning(keras.callbacks.Callback):
         return small
 
     def state(self) -> dict[str, Any]:
-        """Which units there were, are, and when the others went, to go on later."""
+        """Which units there were, are, and when the others went, to go on later.
+
+        And what no weights tell: units that are zero may have been removed, or just be
+        zero, by a lasso that pulls on or has ended.
+        """
         return {
             "units": [one.before for one in self._layers],
             "left": [origin.tolist() for origin in self._origins],
             "removed_at": [one.removed_at.tolist() for one in self._layers],
+            "alive": [living.tolist() for living in self._alive],
+            "progress": self._progress,
+            "active": [one.active for one in self._regularizers],
         }
 
     def go_on(self, state: dict[str, Any]) -> Any:
@@ -469,7 +477,15 @@ class ISSPruning(keras.callbacks.Callback):
         for family, living in zip(plan.families, self._alive, strict=True):
             for layer_units in family.layers:
                 living[layer_units.component[next(left)]] = True
-        return self.move()
+        small = self.move()
+        self._alive = [np.array(living, bool) for living in state["alive"]]
+        self._progress = state["progress"]
+        for regularizer, active in zip(
+            self._regularizers, state["active"], strict=True
+        ):
+            regularizer.active = active
+        self._gone_on = True
+        return small
 
     # Beginning.
 
@@ -479,6 +495,11 @@ class ISSPruning(keras.callbacks.Callback):
 
     def _resume(self, epoch: int, epochs: int) -> None:
         """Takes units whose weights are all zero for removed before."""
+        if self._gone_on:
+            # It was told which these are.
+            if not all(living.all() for living in self._alive):
+                self._mask()
+            return
         plan = self._plan
         # Through `self.model`, so that the JAX backend hands back its state.
         _ = self.model
