@@ -416,8 +416,8 @@ def thinned():
 
 
 def pulled():
-    """A lasso makes units zero, and may let them come back until they are removed."""
-    lasso = ISSRegularizer(0.02, form="paper", scale_by_size=False, threshold=0.15)
+    """A lasso makes units zero long before they are removed."""
+    lasso = ISSRegularizer(0.2, form="paper", scale_by_size=False, threshold=0.3)
     return chain(
         layers.SimpleRNN(
             8,
@@ -432,7 +432,8 @@ def pulled():
 
 
 def backed_up(make, backup, *callbacks):
-    pruning = ISSPruning(end=2 / 3) if make is pulled else ISSPruning(0.5)
+    lasso = ISSPruning(begin=0.6, end=0.8)
+    pruning = lasso if make is pulled else ISSPruning(0.5)
     small, history = fit_shrinking(
         compiled(make, keras.optimizers.SGD(0.1, momentum=0.9)),
         **GIVEN,
