@@ -26,6 +26,7 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+from experiments.arguments import refuse_others
 from experiments.plans import follow
 from experiments.records import kind_of, units_of
 from language_models import magnitude, results, runs, shipping, texts
@@ -85,8 +86,13 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         for name, plan in PLANS.items():
             print(f"{name:20} {plan.__doc__}")
         raise SystemExit
-    if args.results or args.plan:
-        return args
+    for name, allowed in (
+        ("plan", ("text", "data", "most_words", "most_text", "out")),
+        ("results", ("out",)),
+    ):
+        if getattr(args, name):
+            refuse_others(parser, args, name, allowed)
+            return args
     if args.configuration is None:
         parser.error("name a configuration; --list tells them")
     method = args.method
@@ -98,8 +104,9 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     ):
         if given is None and method in users:
             parser.error(f"--method {method} needs --{name}")
-        anybody = name == "start" and method not in ("direct", "magnitude")
-        if given is not None and method not in users and not anybody:
+        if name == "start":
+            users = [one for one in runs.METHODS if one not in ("direct", "magnitude")]
+        if given is not None and method not in users:
             parser.error(f"--{name} is for --method {' and '.join(users)}")
     if args.keep is not None and not 0 < args.keep <= 1:
         parser.error(f"--keep must lie in (0, 1], not {args.keep:g}")
@@ -113,16 +120,16 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
             f"{args.configuration} has {layers} recurrent layers: --units takes as "
             f"many numbers, not {len(args.units)}"
         )
-    for name in (
-        "epochs",
-        "most_words",
-        "most_text",
-        *(["units"] if args.units else []),
+    for name, least in (
+        ("epochs", 1),
+        ("most_words", 2),
+        ("most_text", 1),
+        ("units", 1),
     ):
         values = getattr(args, name)
         for value in values if isinstance(values, list) else [values]:
-            if value is not None and value < 1:
-                parser.error(f"--{name.replace('_', '-')} must be at least 1")
+            if value is not None and value < least:
+                parser.error(f"--{name.replace('_', '-')} must be at least {least}")
     if args.start is not None and not args.start.is_file():
         parser.error(f"--start {args.start}: there is no such file")
     return args
@@ -140,6 +147,12 @@ def run_of(args: argparse.Namespace) -> runs.Run:
     units = args.units
     if args.like is not None:
         units = units_of(args.out, args.like)
+        layers = len(CONFIGURATIONS[args.configuration].units)
+        if len(units) != layers:
+            raise SystemExit(
+                f"--like {args.like}: it has {len(units)} recurrent layers, and "
+                f"{args.configuration} has {layers}."
+            )
         parts.append(kind_of(args.like, args.configuration, args.seed))
     elif units is not None:
         parts += [str(one) for one in units]
@@ -167,7 +180,8 @@ def main() -> None:
         results.show(args.out)
         return
     if args.plan:
-        given = {"--text": args.text, "--data": args.data}
+        names = ("text", "data", "most_words", "most_text")
+        given = {f"--{name.replace('_', '-')}": getattr(args, name) for name in names}
         source = [str(x) for pair in given.items() if pair[1] for x in pair]
         follow(PLANS[args.plan](), Path(__file__), args.out, source)
         return

@@ -28,6 +28,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from answering import results, runs, shipping
 from answering.configurations import CONFIGURATIONS, CONTEXTUAL, PRUNED
 from answering.plans import PLANS
+from experiments.arguments import refuse_others
 from experiments.plans import follow
 from experiments.records import kind_of, units_of
 
@@ -115,8 +116,13 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         for name, plan in PLANS.items():
             print(f"{name:12} {plan.__doc__}")
         raise SystemExit
-    if args.results or args.plan:
-        return args
+    for name, allowed in (
+        ("plan", ("squad", "data", "vectors", "most_words", "out")),
+        ("results", ("out",)),
+    ):
+        if getattr(args, name):
+            refuse_others(parser, args, name, allowed)
+            return args
     if args.configuration is None:
         parser.error("name a configuration; --list tells them")
     method = args.method
@@ -256,12 +262,11 @@ def main() -> None:
         results.show(args.out)
         return
     if args.plan:
-        given = {"--squad": args.squad, "--data": args.data, "--vectors": args.vectors}
-        source = []
-        for name, value in given.items():
-            if value is not None:
+        source = ["--most-words", str(args.most_words)]
+        for name in ("squad", "data", "vectors"):
+            if (value := getattr(args, name)) is not None:
                 values = value if isinstance(value, list) else [value]
-                source += [name, *map(str, values)]
+                source += [f"--{name}", *map(str, values)]
         follow(PLANS[args.plan](), Path(__file__), args.out, source)
         return
     args.out.mkdir(parents=True, exist_ok=True)

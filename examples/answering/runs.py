@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 from experiments.course import Course, epochs_at
-from experiments.records import Records, check_start, where, write
+from experiments.records import Records, check_start, digest_of, where, write
 
 import keras_sparse_rnn as ksr
 from answering import encoding, models, spans, squad
@@ -259,11 +259,6 @@ def _train(
     callbacks = [encoding.EpochByEpoch(batches), watch]
     at = rebuilt_after(run)
     course.fit(model, batches, config.epochs, callbacks, pruning_of(run), at)
-
-
-def digest_of(file: Path) -> str:
-    """A short name for what is in a file."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
 
 
 def scores(

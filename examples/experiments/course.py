@@ -68,9 +68,12 @@ class Course:
         if pruning is None:
             backup = ksr.ExactBackup(self.folder)
             first = backup.restore(model)
+            stopped = any(line.get("stopped") for line in self.records.lines())
             model.fit(
                 data,
-                epochs=epochs,
+                # Of a run that was killed just after it had stopped only the end is
+                # missing.
+                epochs=first if stopped else epochs,
                 initial_epoch=first,
                 shuffle=False,
                 verbose=verbose,

@@ -40,10 +40,13 @@ class Records:
     def check(self) -> None:
         """Raises if the file is of a run with other settings."""
         for line in self.lines():
+            # A line may say more, and by the same names.
+            there = _flat({name: line.get(name) for name in self.facts})
+            here = _flat(self.facts)
             different = {
-                name: (line.get(name), value)
-                for name, value in self.facts.items()
-                if line.get(name) != value
+                name: (there.get(name), value)
+                for name, value in here.items()
+                if there.get(name) != value
             }
             if different:
                 raise SystemExit(
@@ -96,7 +99,7 @@ def check_start(file: Path, wanted: dict[str, Any]) -> None:
             f"--start {file}: {path}, which would say what it was trained with, is not "
             "there, or not of a finished run."
         )
-    there = {**final["settings"], **final}
+    there = _flat(final)
     different = {
         name: (there.get(name), value)
         for name, value in json.loads(json.dumps(wanted)).items()
@@ -127,7 +130,18 @@ def units_of(folder: Path, name: str) -> list[int]:
 
 def kind_of(name: str, configuration: str, seed: int) -> str:
     """The name of a run without its configuration and seed, if they are these."""
-    return name.removeprefix(f"{configuration}-").removesuffix(f"-seed{seed}")
+    kind = name.removesuffix(f"-seed{seed}").removeprefix(configuration)
+    return kind.lstrip("-") or "plain"
+
+
+def digest_of(file: Path) -> str:
+    """A short name for what is in a file."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+
+
+def _flat(line: dict[str, Any]) -> dict[str, Any]:
+    """A line with its settings beside the rest."""
+    return {**line.get("settings", {}), **{k: line[k] for k in line if k != "settings"}}
 
 
 def all_runs(folder: Path) -> Iterator[dict[str, Any]]:

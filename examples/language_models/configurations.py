@@ -289,6 +289,16 @@ CONFIGURATIONS = {
         about="large, with the dropout of the small one that ISS is compared with",
         **_dropouts(0.45),
     ),
+    "large-tied-tiers": replace(
+        _LARGE,
+        about="large, tied by a table of a third of the weights",
+        tied=True,
+        density=1 / 3,
+        full_rate=18,
+        decay=0.1,
+        decay_every=18,
+        **_dropouts(0.4),
+    ),
     "medium-13": replace(
         _MEDIUM,
         about="two LSTMs of 650, 13 epochs",

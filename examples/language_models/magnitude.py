@@ -35,10 +35,19 @@ def trained(run: runs.Run, text: Text) -> dict[str, Any]:
         )
     records = Records(run.folder / f"{run.name}.jsonl", runs.facts_of(run, text))
     records.check()
+    if len(text.test) < WINDOW:
+        raise SystemExit(
+            f"--method magnitude measures windows of {WINDOW} words, and the test part "
+            f"has only {len(text.test)}."
+        )
     if (final := records.final()) is not None:
         print(f"{run.name} was trained before; see {records.path}")
         return final
-    found = _in_its_process(run, text, records.digest())
+    backup = run.folder / f"{run.name}.{records.digest()}.backup"
+    results = backup / "results.json"
+    if not results.exists():
+        _in_its_process(run, text, backup, results)
+    found = json.loads(results.read_text())
     files = found.pop("files")
     records.forget_from(0)
     for line in found.pop("epochs"):
@@ -51,22 +60,26 @@ def trained(run: runs.Run, text: Text) -> dict[str, Any]:
         files=[_measured(run, text, file) for file in files],
         **where(),
     )
+    # Only now: it takes hours to make.
+    shutil.rmtree(backup)
     return records.lines()[-1]
 
 
-def _in_its_process(run: runs.Run, text: Text, digest: str) -> dict[str, Any]:
+def _in_its_process(run: runs.Run, text: Text, backup: Path, results: Path) -> None:
     assert run.keep is not None
-    backup = run.folder / f"{run.name}.{digest}.backup"
     backup.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         ids = Path(folder) / "ids.npz"
         np.savez(ids, train=text.train, valid=text.valid, test=text.test, end=text.end)
         settings = Path(folder) / "settings.json"
-        results = run.folder / f"{run.name}.results.json"
         settings.write_text(
             json.dumps(
                 {
                     **asdict(run.config),
+                    "rates": [
+                        runs.rate_at(run, epoch) for epoch in range(run.config.epochs)
+                    ],
+                    "folder": str(run.folder),
                     "name": run.name,
                     "seed": run.seed,
                     "sparsity": 1 - run.keep,
@@ -81,10 +94,6 @@ def _in_its_process(run: runs.Run, text: Text, digest: str) -> dict[str, Any]:
         subprocess.run(
             [sys.executable, str(program), str(settings), str(results)], check=True
         )
-        found = json.loads(results.read_text())
-        results.unlink()
-    shutil.rmtree(backup)
-    return found
 
 
 def _measured(run: runs.Run, text: Text, file: dict[str, Any]) -> dict[str, Any]:
@@ -93,7 +102,7 @@ def _measured(run: runs.Run, text: Text, file: dict[str, Any]) -> dict[str, Any]
     file = {**file, "gzip_bytes": len(gzip.compress(path.read_bytes()))}
     try:
         latency = ksr.TFLiteModel(path, threads=1).latency(text.test[None, :WINDOW])
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         # The runtime refuses some sparse files.
         return {**file, "window_ms": None, "error": str(error)}
     return {**file, "window_ms": latency}

@@ -56,18 +56,16 @@ def main(settings_file, results_file):
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
 
-    def rate(epoch, _):
-        late = max(0, epoch + 1 - settings["full_rate"])
-        return settings["rate"] * settings["decay"] ** late
-
     backup = Path(settings["backup"])
-    weights, state = backup / "weights.npz", backup / "state.json"
+    state = backup / "state.json"
     lines = []
     if state.exists():
         lines = json.loads(state.read_text())
-        with np.load(weights) as kept:
+        with np.load(backup / f"weights-{len(lines)}.npz") as kept:
             model.set_weights([kept[f"arr_{k}"] for k in range(len(kept))])
     first = len(lines)
+    # Dropout of what is left to train is none that was drawn before.
+    keras.utils.set_random_seed(settings["seed"] + 1000 * first)
 
     class Told(keras.callbacks.Callback):
         """States of zeros, a line, and what a run that is interrupted goes on with."""
@@ -90,12 +88,12 @@ def main(settings_file, results_file):
                 f"{logs['loss']:.3f}",
                 flush=True,
             )
-            beside = backup / "part.npz"
-            np.savez(beside, *self.model.get_weights())
-            beside.replace(weights)
+            # The state is written last, and says which weights are whole.
+            np.savez(backup / f"weights-{len(lines)}.npz", *self.model.get_weights())
             beside = state.with_suffix(".part")
             beside.write_text(json.dumps(lines))
             beside.replace(state)
+            (backup / f"weights-{len(lines) - 1}.npz").unlink(missing_ok=True)
 
     model.fit(
         x,
@@ -107,7 +105,9 @@ def main(settings_file, results_file):
         verbose=0,
         callbacks=[
             tfmot.sparsity.keras.UpdatePruningStep(),
-            keras.callbacks.LearningRateScheduler(rate),
+            keras.callbacks.LearningRateScheduler(
+                lambda epoch, _: settings["rates"][epoch]
+            ),
             Told(),
         ],
     )
@@ -116,11 +116,14 @@ def main(settings_file, results_file):
     kernels = [w.numpy() for w in model.trainable_weights if "kernel" in w.name]
     zeros = sum(int((k == 0).sum()) for k in kernels) / sum(k.size for k in kernels)
     found = {"epochs": lines, "seconds": seconds, "zeros": zeros}
+    found["trained_by"] = f"tf_keras {keras.__version__}"
     found["parameters"] = model.count_params()
     for part in ("valid", "test"):
         found[part] = perplexity(settings, model, ids[part], int(ids["end"]))
-    found["files"] = files(settings, model, Path(results_file).parent)
-    Path(results_file).write_text(json.dumps(found))
+    found["files"] = files(settings, model, Path(settings["folder"]))
+    beside = Path(f"{results_file}.part")
+    beside.write_text(json.dumps(found))
+    beside.replace(results_file)
 
 
 def windows(ids, batch, steps):

@@ -39,7 +39,6 @@ def build(
         "next_word" if untied.
     """
     ids = keras.Input(batch_shape=(config.batch, None), dtype="int32", name="ids")
-    start = _uniform(config.scale)
     more = {"table": {}, "recurrent": {}, "output": {}, **(extra or {})}
     seeds = itertools.count(1000 * seed)
     table: Any
@@ -63,14 +62,14 @@ def build(
         table = keras.layers.Embedding(
             words,
             config.embedding,
-            embeddings_initializer=start,
+            embeddings_initializer=_uniform(config.scale),
             name="words",
             **more["table"],
         )
     x = table(ids)
     if not config.depth:
         x = _dropout(config, config.input_dropout, x, next(seeds))
-    layers = _recurrent(config, start, seeds, more["recurrent"])
+    layers = _recurrent(config, seeds, more["recurrent"])
     for number, layer in enumerate(layers):
         last = number == len(layers) - 1
         x = layer(x)
@@ -78,7 +77,11 @@ def build(
         x = _dropout(config, rate, x, next(seeds), last)
     if not config.tied:
         dense = keras.layers.Dense(
-            words, kernel_initializer=start, name="next_word", **more["output"]
+            words,
+            # One of its own: an initializer draws the same values each time.
+            kernel_initializer=_uniform(config.scale),
+            name="next_word",
+            **more["output"],
         )
         return keras.Model(ids, dense(x), name="language_model")
     following = keras.Input(
@@ -111,11 +114,11 @@ def _dropout(
 
 
 def _recurrent(
-    config: Configuration, start: Any, seeds: Iterator[int], extra: Extra
+    config: Configuration, seeds: Iterator[int], extra: Extra
 ) -> Sequence[keras.layers.Layer]:
     common: dict[str, Any] = {
-        "kernel_initializer": start,
-        "recurrent_initializer": start,
+        "kernel_initializer": _uniform(config.scale),
+        "recurrent_initializer": _uniform(config.scale),
         "return_sequences": True,
         "stateful": True,
     }
@@ -124,7 +127,7 @@ def _recurrent(
             ksr.RecurrentHighway(
                 units,
                 config.depth,
-                bias_initializer=start,
+                bias_initializer=_uniform(config.scale),
                 dropout=config.input_dropout,
                 recurrent_dropout=config.recurrent_dropout,
                 seed=next(seeds),
@@ -162,9 +165,7 @@ def _recurrent(
     return layers
 
 
-def compiled(
-    model: keras.Model, config: Configuration, jit_compile: bool | str = "auto"
-) -> keras.Model:
+def compiled(model: keras.Model, config: Configuration) -> keras.Model:
     """Compiled with the SGD of the configuration."""
     kind: Any = ksr.AveragedSGD if config.averaging else keras.optimizers.SGD
     optimizer = kind(
@@ -176,10 +177,9 @@ def compiled(
     loss = None
     if not config.tied:
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    if keras.backend.backend() == "tensorflow":
-        # Windows of many lengths would each be compiled; and on a CPU XLA is no faster.
-        jit_compile = False
-    model.compile(optimizer, loss, jit_compile=jit_compile)
+    # Windows of many lengths would each be compiled; and on a CPU XLA is no faster.
+    traced = keras.backend.backend() == "tensorflow"
+    model.compile(optimizer, loss, jit_compile=False if traced else "auto")
     return model
 
 

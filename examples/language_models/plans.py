@@ -6,43 +6,46 @@ from experiments.plans import Step
 
 
 def wide_256(seeds: tuple[int, ...] = (1, 2, 3)) -> Iterator[Step]:
-    """Every method on two LSTMs of 256; a day on two cores."""
+    """Every method on two LSTMs of 256; two days on two cores."""
     for seed in seeds:
         for name in ("wide-256", "wide-256-sparse"):
             yield [name, "--seed", str(seed), "--ship"]
     for seed in seeds:
         own = ["--seed", str(seed), "--ship"]
         for keep in ("0.35", "0.65"):
-            yield ["wide-256", "--method", "scheduled", "--keep", keep, *own]
-            pruned = f"wide-256-scheduled-{keep}-seed{seed}"
-            yield ["wide-256", "--method", "direct", "--like", pruned, *own]
+            yield from _pruned("wide-256", keep, own)
         for name in ("tied-256", "tied-256-all", "tied-256-sparse", "tied-256-tiers"):
             yield [name, *own]
         yield ["tied-256-all", "--method", "scheduled", "--keep", "0.65", *own]
-        if seed == seeds[0]:
-            start = ["--start", f"@file wide-256-seed{seed}", "--epochs", "5"]
-            yield ["wide-256", "--method", "one-shot", "--keep", "0.35", *start, *own]
-            for method, strength in (
-                ("lasso", "5.7e-4"),
-                ("weights", "2.9e-6"),
-                ("rows", "8.6e-5"),
-            ):
-                yield [
-                    *("wide-256", "--method", method, "--strength", strength),
-                    *own,
-                ]
-            yield ["wide-256", "--method", "magnitude", "--keep", "0.35", *own]
+    own = ["--seed", "1", "--ship"]
+    start = ["--start", "@file wide-256-seed1", "--epochs", "5"]
+    for method in ("one-shot", "scheduled"):
+        yield ["wide-256", "--method", method, "--keep", "0.35", *start, *own]
+    for method, strengths in (
+        ("lasso", ("2.9e-4", "5.7e-4")),
+        ("proximal", ("1e-5", "2e-5")),
+        ("weights", ("2.9e-6",)),
+        ("rows", ("8.6e-5",)),
+    ):
+        for strength in strengths:
+            yield ["wide-256", "--method", method, "--strength", strength, *own]
+    yield ["wide-256", "--method", "magnitude", "--keep", "0.35", *own]
+
+
+def _pruned(name: str, keep: str, own: Step) -> Iterator[Step]:
+    """A pruned run, and direct design of the same sizes."""
+    yield [name, "--method", "scheduled", "--keep", keep, *own]
+    like = f"{name}-scheduled-{keep}-seed{own[1]}"
+    yield [name, "--method", "direct", "--like", like, *own]
 
 
 def medium_13(seeds: tuple[int, ...] = (1, 2, 3)) -> Iterator[Step]:
-    """Two LSTMs of 650, pruned and direct design at three sizes; a day or more."""
+    """Two LSTMs of 650, pruned and direct design at three sizes; two days or more."""
     for seed in seeds:
         own = ["--seed", str(seed), "--ship"]
         yield ["medium-13", *own]
-        for keep in ("0.65", "0.5", "0.35") if seed == seeds[0] else ("0.5",):
-            yield ["medium-13", "--method", "scheduled", "--keep", keep, *own]
-            pruned = f"medium-13-scheduled-{keep}-seed{seed}"
-            yield ["medium-13", "--method", "direct", "--like", pruned, *own]
+        for keep in ("0.5", "0.65", "0.35") if seed == seeds[0] else ("0.5",):
+            yield from _pruned("medium-13", keep, own)
 
 
 def recite(seeds: tuple[int, ...] = (1,)) -> Iterator[Step]:
@@ -67,12 +70,14 @@ def papers(seeds: tuple[int, ...] = (1,)) -> Iterator[Step]:
     """Both papers' own sizes; for a GPU."""
     for seed in seeds:
         own = ["--seed", str(seed), "--ship"]
-        yield ["large", *own]
-        for keep in ("0.5", "0.23"):
+        for keep in ("0.23", "0.5"):
             yield ["large-iss", "--method", "scheduled", "--keep", keep, *own]
         # λ of the paper's code, 0.00245 for the sum over 35 steps.
         yield ["large-iss", "--method", "lasso", "--strength", "7e-5", *own]
+        yield ["large", *own]
         yield ["large-direct", "--method", "direct", "--units", "373", "315", *own]
+        small = ["large-tied-tiers", "--method", "scheduled", "--keep", "0.23"]
+        yield [*small, *own]
         for name in ("awd", "awd-sparse"):
             yield [name, *own]
             start = ["--start", f"@file {name}-seed{seed}"]

@@ -10,6 +10,7 @@ from typing import Any
 from experiments.records import kind_of
 from experiments.results import Row, gathered, told
 
+from language_models.configurations import CONFIGURATIONS
 from language_models.shipping import WINDOW
 
 # Methods that always begin with a trained model.
@@ -28,8 +29,10 @@ def name_of(run: Row) -> str:
         parts.append(f"as {kind_of(like, run['configuration'], run['seed'])}")
     elif run["method"] == "direct":
         parts.append(" ".join(map(str, run["units"])))
-    if run["settings"].get("start") and run["method"] not in STARTED:
-        parts.append("tuned")
+    if start := run["settings"].get("start"):
+        kind = kind_of(Path(start).stem, run["configuration"], run["seed"])
+        if kind != "plain" or run["method"] not in STARTED:
+            parts.append(f"from {kind}")
     parts.append(f"{run['settings']['epochs']} epochs")
     return " ".join(parts)
 
@@ -37,13 +40,24 @@ def name_of(run: Row) -> str:
 def by_kind(runs: Sequence[Row]) -> dict[str, list[Row]]:
     """Runs by what they are, in order of seeds."""
     found: dict[str, list[Row]] = {}
-    data = {run["data_hash"] for run in runs}
+    # A hash is of all of a text, of which a run may have read a part.
+    data = {
+        (run["data_hash"], run["train_words"], run["vocabulary"]): run["run"]
+        for run in runs
+    }
     if len(data) > 1:
         raise SystemExit(
-            f"These are runs on different texts ({sorted(data)}): give each its --out."
+            f"These are runs on different texts: {', '.join(data.values())}. Give "
+            "those of each text an --out of their own."
         )
     for run in sorted(runs, key=lambda run: (run["configuration"], run["seed"])):
-        found.setdefault(name_of(run), []).append(run)
+        group = found.setdefault(name_of(run), [])
+        if same := [other["run"] for other in group if other["seed"] == run["seed"]]:
+            raise SystemExit(
+                f"{same[0]} and {run['run']} are runs of one kind and seed; move one "
+                "of them to another folder."
+            )
+        group.append(run)
     return found
 
 
@@ -116,21 +130,25 @@ def draw(path: Path, runs: Sequence[Row]) -> None:
 
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    points: dict[str, list[tuple[float, float, float]]] = {}
-    for run in runs:
-        for line in run["shipped"]:
-            name = f"{_line_of(run)}, {line['quantize'] or 'float32'}"
-            points.setdefault(name, []).append(
-                (line["bytes"] / 1e6, line["window_ms"], line["test"])
-            )
-        for file in run.get("files", []):
-            # What its int8 file says was not measured.
-            if file["kind"] != "float32":
-                continue
-            name = f"{_line_of(run)}, {file['kind']}"
-            points.setdefault(name, []).append(
-                (file["bytes"] / 1e6, file["window_ms"], run["test"])
-            )
+    points: dict[str, list[tuple[float, ...]]] = {}
+    for group in by_kind(runs).values():
+        own: dict[str, list[tuple[float, float, float]]] = {}
+        for run in group:
+            for line in run["shipped"]:
+                name = f"{_line_of(run)}, {line['quantize'] or 'float32'}"
+                own.setdefault(name, []).append(
+                    (line["bytes"] / 1e6, line["window_ms"], line["test"])
+                )
+            for file in run.get("files", []):
+                # What its int8 file says was not measured.
+                if file["kind"] == "float32":
+                    name = f"{_line_of(run)}, {file['kind']}"
+                    own.setdefault(name, []).append(
+                        (file["bytes"] / 1e6, file["window_ms"], run["test"])
+                    )
+        for name, seeds in own.items():
+            mean = tuple(statistics.mean(values) for values in zip(*seeds, strict=True))
+            points.setdefault(name, []).append(mean)
     for line, (name, found) in enumerate(sorted(points.items())):
         style: dict[str, Any] = {
             "label": name,
@@ -138,8 +156,8 @@ def draw(path: Path, runs: Sequence[Row]) -> None:
             "color": f"C{line % 10}",
         }
         for axes, number in ((left, 0), (right, 1)):
-            own = sorted(found, key=itemgetter(number))
-            axes.plot([p[number] for p in own], [p[2] for p in own], **style)
+            line_of = sorted(found, key=itemgetter(number))
+            axes.plot([p[number] for p in line_of], [p[2] for p in line_of], **style)
     left.set_xlabel("file, MB")
     right.set_xlabel(f"ms for {WINDOW} words, one thread")
     left.set_ylabel("test perplexity")
@@ -151,9 +169,15 @@ def draw(path: Path, runs: Sequence[Row]) -> None:
 
 
 def _line_of(run: Row) -> str:
-    """Runs that differ in their size alone are one line."""
-    method = "" if run["method"] == "plain" else f" {run['method']}"
-    return f"{run['configuration']}{method}"
+    """Runs that differ in their size, or what it comes from, are one line."""
+    parts = [run["configuration"]]
+    if run["method"] != "plain":
+        parts.append(run["method"])
+    if run["settings"].get("start"):
+        parts.append("from a trained model")
+    if run["settings"]["epochs"] != CONFIGURATIONS[run["configuration"]].epochs:
+        parts.append(f"{run['settings']['epochs']} epochs")
+    return " ".join(parts)
 
 
 def show(folder: Path) -> None:

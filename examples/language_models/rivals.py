@@ -1,7 +1,8 @@
 """What ISS has to beat: pulls on single weights, and on rows and columns.
 
-Both are the baselines of Wen et al. (ICLR 2018): weights are pulled towards zero in the
-loss, and those that come near are set to zero after each step.
+Both are in the code of Wen et al. (ICLR 2018), and the first is a baseline of their
+paper: weights are pulled towards zero in the loss, and those that come near are set to
+zero after each step.
 """
 
 from typing import Any

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 from experiments.course import Course, epochs_at, save
-from experiments.records import Records, check_start, where, write
+from experiments.records import Records, check_start, digest_of, where, write
 
 import keras_sparse_rnn as ksr
 from language_models import models, rivals
@@ -100,6 +100,7 @@ def facts_of(run: Run, text: Text) -> dict[str, Any]:
             "strength": run.strength,
             "start": run.start.name if run.start else None,
             **({"like": run.like} if run.like else {}),
+            **({"start_hash": digest_of(run.start)} if run.start else {}),
         },
         "data": text.source,
         "data_hash": text.hash,
@@ -216,7 +217,9 @@ def _beginning(run: Run, text: Text) -> keras.Model:
         extra = _pulled(run, run.strength)
     model = models.build(config, len(text.vocabulary), run.seed, extra)
     if run.start is not None:
-        check_start(run.start, {"data_hash": text.hash})
+        names = ("data_hash", "train_words", "vocabulary")
+        facts = facts_of(run, text)
+        check_start(run.start, {name: facts[name] for name in names})
         try:
             trained = keras.models.load_model(run.start, compile=False)
             model.set_weights(trained.get_weights())
@@ -289,8 +292,8 @@ class Watch(keras.callbacks.Callback):
         """What is tuned must become better than it was."""
         if self.run.method == "finetune" and not self.records.lines():
             loss = self._validated(self.model)
-            self.records.add(start_loss=loss, start=math.exp(loss))
             save(self.model, self.run.best_file)
+            self.records.add(start_loss=loss, start=math.exp(loss))
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Begins to count the seconds."""
@@ -314,9 +317,11 @@ class Watch(keras.callbacks.Callback):
         if self.run.config.recite:
             values["train_accuracy"] = self._recited(model)
             if 1 - values["train_accuracy"] < 1e-4:
-                model.stop_training = True
+                values["stopped"] = True
         earlier = self.records.values("valid_loss")
         if self.run.method == "finetune" and loss > min([*earlier[:-5], math.inf]):
+            values["stopped"] = True
+        if "stopped" in values:
             model.stop_training = True
         self.records.add(
             epoch=epoch + 1,

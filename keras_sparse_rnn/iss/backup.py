@@ -42,7 +42,7 @@ class Backup:
         self.folder.mkdir(parents=True, exist_ok=True)
         before = self.read()
         # Another name for a model that was rebuilt: what counts till now stays whole.
-        kind = "rebuilt" if state["rebuilt"] else "epoch"
+        kind = "rebuilt" if state.get("rebuilt") else "epoch"
         name = f"{kind}-{state['epochs']:05d}.weights.h5"
         model.save_weights(self.folder / name)
         seeds = [np.asarray(seed.value).tolist() for seed in seeds_of(model)]
