@@ -127,6 +127,7 @@ def _packed(file: dict[str, Any]) -> str:
 def draw(path: Path, runs: Sequence[Row]) -> None:
     """Perplexity against the size of the file, and against its latency."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter
 
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
@@ -163,6 +164,10 @@ def draw(path: Path, runs: Sequence[Row]) -> None:
     left.set_ylabel("test perplexity")
     for axes in (left, right):
         axes.set_xscale("log")
+        # 20 and not 2 × 10¹.
+        plain = LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5))
+        axes.xaxis.set_major_formatter(plain)
+        axes.xaxis.set_minor_formatter(plain)
         axes.grid(alpha=0.3)
     right.legend(fontsize=7)
     figure.savefig(path, dpi=130)
