@@ -463,7 +463,9 @@ def goes_on(uninterrupted, failing, folder):
     assert not folder.exists()
 
 
-@pytest.mark.parametrize("failing", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize(
+    "failing", [2, 4, *(pytest.param(k, marks=pytest.mark.long) for k in (1, 3, 5))]
+)
 def test_goes_on_from_its_backup(uninterrupted, failing, tmp_path):
     folder = tmp_path / "backup"
     with pytest.raises(Failure):

@@ -6,6 +6,7 @@ import math
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -858,7 +859,7 @@ def test_titles_become_names_of_files(qa, file, tmp_path):
 def test_every_step_of_a_plan_is_a_run(qa, tmp_path, monkeypatch):
     made = []
 
-    def run(command, env, check):
+    def run(command):
         args = qa.arguments(command[2:])
         left_out = "Two" if args.hold_out else None
         name = qa.run_of(args, left_out).name
@@ -866,6 +867,7 @@ def test_every_step_of_a_plan_is_a_run(qa, tmp_path, monkeypatch):
         records = qa.records.Records(args.out / f"{name}.jsonl", {})
         records.add(final=True, units=[1, 2, 3, 4, 5, 6])
         (args.out / f"{name}.keras").touch()
+        return SimpleNamespace(returncode=0)
 
     monkeypatch.setattr(qa.plans.subprocess, "run", run)
     for name, plan in qa.PLANS.items():
