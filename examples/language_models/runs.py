@@ -95,7 +95,7 @@ def facts_of(run: Run, text: Text) -> dict[str, Any]:
         "method": run.method,
         "seed": run.seed,
         "settings": {
-            **asdict(run.config),
+            **settings_of(run.config),
             "keep": run.keep,
             "strength": run.strength,
             "start": run.start.name if run.start else None,
@@ -107,6 +107,11 @@ def facts_of(run: Run, text: Text) -> dict[str, Any]:
         "train_words": len(text.train),
         "vocabulary": len(text.vocabulary),
     }
+
+
+def settings_of(config: Configuration) -> dict[str, Any]:
+    """Those of a configuration, whatever is said about it."""
+    return {name: value for name, value in asdict(config).items() if name != "about"}
 
 
 def trained(run: Run, text: Text) -> dict[str, Any]:
