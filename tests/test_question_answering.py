@@ -874,7 +874,7 @@ def test_every_step_of_a_plan_is_a_run(qa, tmp_path, monkeypatch):
         source = ["--squad", "file"] if name == "held-out" else []
         qa.plans.follow(plan(), Path("script.py"), tmp_path, source)
     assert len(set(made)) == len(made) > 30
-    assert "small-direct-scheduled-0.25-seed2" in made
+    assert "small-direct-scheduled-0.3-seed2" in made
     assert "small-scheduled-0.5-tuned-seed1-without-Two" in made
 
 

@@ -22,17 +22,17 @@ def _table(
 
 def tiny() -> Iterator[Step]:
     """Widths of 12, three seeds, at three sizes."""
-    yield from _table("tiny", ("0.5", "0.25", "0.1"), (1, 2, 3), ["--ship"])
+    yield from _table("tiny", ("0.7", "0.5", "0.3"), (1, 2, 3), ["--ship"])
 
 
 def small() -> Iterator[Step]:
     """Widths of 32, three seeds, at three sizes."""
-    yield from _table("small", ("0.5", "0.25", "0.1"), (1, 2, 3), ["--ship"])
+    yield from _table("small", ("0.7", "0.5", "0.3"), (1, 2, 3), ["--ship"])
 
 
 def bidaf() -> Iterator[Step]:
     """Widths of 100, three seeds, at two sizes: a day on two cores."""
-    yield from _table("bidaf", ("0.5", "0.25"), (1, 2, 3), ["--ship"])
+    yield from _table("bidaf", ("0.5", "0.3"), (1, 2, 3), ["--ship"])
 
 
 def held_out() -> Iterator[Step]:
