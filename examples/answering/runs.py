@@ -180,6 +180,11 @@ def ending(left_out: str | None) -> str:
     return f"-without-{name}"
 
 
+def settings_of(config: Configuration) -> dict[str, Any]:
+    """Those of a configuration, whatever is said about it."""
+    return {name: value for name, value in asdict(config).items() if name != "about"}
+
+
 def trained(run: Run, data: Data) -> dict[str, Any]:
     """Trains, unless that was done before; the last line of the run's records."""
     facts = {
@@ -188,7 +193,7 @@ def trained(run: Run, data: Data) -> dict[str, Any]:
         "method": run.method,
         "seed": run.seed,
         "settings": {
-            **asdict(run.config),
+            **settings_of(run.config),
             "keep": run.keep,
             "strength": run.strength,
             "contextual": run.contextual,
