@@ -274,12 +274,8 @@ class Batches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> Any:
         own = [self.questions[k] for k in self._batches[index]]
-        lengths = [
-            rounded(max(len(one.tokens) for one in own)),
-            rounded(max(len(one.asked) for one in own)),
-        ]
         # Keras takes a length for fixed that the first two batches share.
-        lengths = [length + STRIDE * (index == 0) for length in lengths]
+        lengths = [length + STRIDE * (index == 0) for length in lengths_of(own)]
         if index == 1:
             first = self[0][0]
             lengths = [
@@ -291,8 +287,15 @@ class Batches(keras.utils.PyDataset):
         return tuple(x), (spans[:, 0], spans[:, 1])
 
 
-def rounded(length: int) -> int:
-    """The next length that a batch may have."""
+def lengths_of(questions: Sequence[Encoded]) -> tuple[int, int]:
+    """Tokens of a passage and of a question in a batch of these, padding included."""
+    return (
+        _rounded(max(len(one.tokens) for one in questions)),
+        _rounded(max(len(one.asked) for one in questions)),
+    )
+
+
+def _rounded(length: int) -> int:
     return max(STRIDE, length + -length % STRIDE)
 
 
@@ -368,11 +371,7 @@ def logits_of(
     for begin in range(0, len(order), config.batch):
         numbers = order[begin : begin + config.batch]
         own = [questions[k] for k in numbers]
-        lengths = (
-            rounded(max(len(one.tokens) for one in own)),
-            rounded(max(len(one.asked) for one in own)),
-        )
-        x = arrays_of(own, vocabulary, config.word_length, *lengths)
+        x = arrays_of(own, vocabulary, config.word_length, *lengths_of(own))
         starts, ends = model.predict_on_batch(x)
         for number, start, end in zip(numbers, starts, ends, strict=True):
             found[int(number)] = np.asarray(start), np.asarray(end)

@@ -15,7 +15,14 @@ from typing import Any
 import keras
 import numpy as np
 from experiments.course import Course, epochs_at
-from experiments.records import Records, check_start, digest_of, where, write
+from experiments.records import (
+    Records,
+    check_start,
+    digest_of,
+    settings_of,
+    where,
+    write,
+)
 
 import keras_sparse_rnn as ksr
 from answering import encoding, models, spans, squad
@@ -178,11 +185,6 @@ def ending(left_out: str | None) -> str:
         # Two titles may look alike without what no file can be named.
         name += f"-{hashlib.sha256(left_out.encode()).hexdigest()[:6]}"
     return f"-without-{name}"
-
-
-def settings_of(config: Configuration) -> dict[str, Any]:
-    """Those of a configuration, whatever is said about it."""
-    return {name: value for name, value in asdict(config).items() if name != "about"}
 
 
 def trained(run: Run, data: Data) -> dict[str, Any]:

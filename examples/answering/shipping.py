@@ -33,7 +33,10 @@ def ship(run: Run, data: Data) -> list[dict[str, Any]]:
     questions = run.encoded(data.test)
     if not questions:
         raise SystemExit("--ship asks the questions of the test, and there are none.")
-    context, question = lengths(run, data)
+    # The longest passage and question of all, as far as they are read.
+    context, question = encoding.lengths_of(
+        [*run.encoded([*data.train, *data.valid]), *questions]
+    )
     logits = list(encoding.logits_of(model, questions, vocabulary, run.config))
     wanted, _ = encoding.answers_of(questions, logits, run.config, run.unanswerable)
     for quantize in KINDS:
@@ -73,12 +76,3 @@ def ship(run: Run, data: Data) -> list[dict[str, Any]]:
             **where(),
         )
     return records.lines()
-
-
-def lengths(run: Run, data: Data) -> tuple[int, int]:
-    """Tokens of the longest passage and question, as far as they are read."""
-    questions = run.encoded([*data.train, *data.valid, *data.test])
-    return (
-        encoding.rounded(max(len(one.tokens) for one in questions)),
-        encoding.rounded(max(len(one.asked) for one in questions)),
-    )

@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,11 @@ class Records:
     def _write(self, lines: list[dict[str, Any]]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write(self.path, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def settings_of(config: Any) -> dict[str, Any]:
+    """Those of a configuration, a dataclass, whatever is said about it."""
+    return {name: value for name, value in asdict(config).items() if name != "about"}
 
 
 def check_start(file: Path, wanted: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from experiments.course import Course
 from experiments.records import Records, where
 
 import keras_sparse_rnn as ksr
@@ -43,7 +44,7 @@ def trained(run: runs.Run, text: Text) -> dict[str, Any]:
     if (final := records.final()) is not None:
         print(f"{run.name} was trained before; see {records.path}")
         return final
-    backup = run.folder / f"{run.name}.{records.digest()}.backup"
+    backup = Course(run.file, records).folder
     results = backup / "results.json"
     if not results.exists():
         _in_its_process(run, text, backup, results)

@@ -5,14 +5,21 @@ import importlib.util
 import json
 import math
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 from experiments.course import Course, epochs_at, save
-from experiments.records import Records, check_start, digest_of, where, write
+from experiments.records import (
+    Records,
+    check_start,
+    digest_of,
+    settings_of,
+    where,
+    write,
+)
 
 import keras_sparse_rnn as ksr
 from language_models import models, rivals
@@ -107,11 +114,6 @@ def facts_of(run: Run, text: Text) -> dict[str, Any]:
         "train_words": len(text.train),
         "vocabulary": len(text.vocabulary),
     }
-
-
-def settings_of(config: Configuration) -> dict[str, Any]:
-    """Those of a configuration, whatever is said about it."""
-    return {name: value for name, value in asdict(config).items() if name != "about"}
 
 
 def trained(run: Run, text: Text) -> dict[str, Any]:
