@@ -8,9 +8,17 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
+import gc
+
 import hypothesis
 import keras
 import pytest
+
+# Tracing makes millions of objects; what the imports made need not be looked at each
+# time. A tenth of the time of all tests.
+gc.collect()
+gc.freeze()
+gc.set_threshold(50_000, 20, 20)
 
 FUZZ_EXAMPLES = os.environ.get("FUZZ_EXAMPLES")
 # `make test` draws the same few models every time, `make fuzz` as many new ones as

@@ -45,7 +45,9 @@ def model_of(length=None, **arguments):
     "arguments",
     [
         {"reverse_bias": True, "mask_zero": True},
-        {"tie_weights": False, "logit_soft_cap": 2.0},
+        pytest.param(
+            {"tie_weights": False, "logit_soft_cap": 2.0}, marks=pytest.mark.long
+        ),
         {"projection": True, "dropout": 0.5, "word_dropout": 0.5},
     ],
     ids=str,

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import conftest
 import pytest
 
 import keras_sparse_rnn
@@ -36,7 +37,7 @@ print(*[name for name in ("tensorflow", "tf_keras", "ai_edge_litert",
 """
 
 
-@pytest.mark.parametrize("backend", ["jax", "torch"])
+@pytest.mark.parametrize("backend", conftest.often(["jax", "torch"], "jax"))
 def test_importing_brings_no_tensorflow_on_other_backends(backend):
     assert in_new_process(LOADED, backend) == []
 

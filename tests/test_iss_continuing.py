@@ -1,5 +1,6 @@
 """What a model has besides weights goes on with the smaller one, as if it were it."""
 
+import conftest
 import keras
 import numpy as np
 import pytest
@@ -102,7 +103,9 @@ class Required(Weighted):
         self.factor = factor
 
 
-@pytest.mark.parametrize("kind", [Weighted, WithDefault, Required])
+@pytest.mark.parametrize(
+    "kind", conftest.often([Weighted, WithDefault, Required], WithDefault)
+)
 def test_what_is_set_on_a_model_goes_with_it(kind):
     def make():
         model = graph(kind)

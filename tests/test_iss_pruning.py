@@ -291,7 +291,7 @@ OPTIMIZERS = {
     "name",
     ["xla"]
     if keras.backend.backend() == "jax"
-    else conftest.often(OPTIMIZERS, "overwritten average", "xla"),
+    else conftest.often(OPTIMIZERS, "overwritten average"),
 )
 def test_dead_units_stay_dead(name):
     if name == "xla" and keras.backend.backend() == "torch":
@@ -591,7 +591,7 @@ def test_validation_sees_the_masked_model():
 # With regularizers, and on words.
 
 
-@pytest.mark.parametrize("form", ["proximal", "paper"])
+@pytest.mark.parametrize("form", conftest.often(["proximal", "paper"], "paper"))
 def test_binds_regularizers_and_switches_them_off_at_the_target(form):
     regularizer = ISSRegularizer(1e-3, form)
     model = chain(6, (4, 2), recurrent_regularizer=regularizer)

@@ -641,6 +641,7 @@ def restored(folder):
     return found
 
 
+@pytest.mark.long
 def test_a_process_that_is_killed_leaves_what_it_takes_to_go_on(interrupted, tmp_path):
     here = str(Path(__file__).parent)
     path = os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])

@@ -267,7 +267,11 @@ class Killed(keras.callbacks.Callback):
     ("configuration", "arguments"),
     [
         ("tiny-awd", []),
-        ("tiny", ["--method", "scheduled", "--keep", "0.5"]),
+        pytest.param(
+            "tiny",
+            ["--method", "scheduled", "--keep", "0.5"],
+            marks=pytest.mark.long,
+        ),
         pytest.param(
             "tiny",
             ["--method", "proximal", "--strength", "3e-3"],
@@ -335,6 +339,7 @@ def test_a_run_that_was_killed_behind_its_training_is_only_measured(
     assert not list(run.folder.glob("*.backup"))
 
 
+@pytest.mark.long
 def test_an_epoch_that_the_backup_lacks_is_trained_again(lm, small, folder, tmp_path):
     text = lm.texts.read(folder, None, 100)
     run = run_of(lm, tmp_path, "tiny-awd")
@@ -349,13 +354,12 @@ def test_an_epoch_that_the_backup_lacks_is_trained_again(lm, small, folder, tmp_
     assert records.values("valid_loss")[0] > 0.5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "arguments",
     [
         ["--method", "scheduled", "--keep", "0.5"],
-        pytest.param(
-            ["--method", "proximal", "--strength", "3e-3"], marks=pytest.mark.long
-        ),
+        ["--method", "proximal", "--strength", "3e-3"],
     ],
 )
 def test_the_best_of_a_pruned_run_is_small(lm, small, folder, tmp_path, arguments):
@@ -433,14 +437,15 @@ def test_what_is_not_alike_is_not_averaged(lm):
         lm.results.by_kind([{**runs[0], **text}] * 2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("method", "arguments"),
     [
         ("lasso", ["--strength", "1e-2"]),
-        pytest.param("proximal", ["--strength", "1e-2"], marks=pytest.mark.long),
-        pytest.param("weights", ["--strength", "1e-3"], marks=pytest.mark.long),
-        pytest.param("rows", ["--strength", "1e-2"], marks=pytest.mark.long),
-        pytest.param("direct", ["--units", "3", "5"], marks=pytest.mark.long),
+        ("proximal", ["--strength", "1e-2"]),
+        ("weights", ["--strength", "1e-3"]),
+        ("rows", ["--strength", "1e-2"]),
+        ("direct", ["--units", "3", "5"]),
     ],
 )
 def test_every_method_trains(lm, small, folder, tmp_path, method, arguments):

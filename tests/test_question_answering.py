@@ -541,7 +541,7 @@ def test_components_are_those_of_the_paper(qa):
 @pytest.mark.parametrize(
     "variant",
     [
-        {},
+        pytest.param({}, marks=pytest.mark.long),
         pytest.param({"contextual": True}, marks=pytest.mark.long),
         {
             "contextual": True,

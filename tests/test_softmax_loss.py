@@ -1,5 +1,6 @@
 """The loss of a tiered table: that of Keras, from all of the logits at once."""
 
+import conftest
 import keras
 import numpy as np
 import pytest
@@ -114,7 +115,7 @@ def model_of(length=None, loss=True, **arguments):
     return keras.Model([start, targets], words(hidden, targets=targets))
 
 
-@pytest.mark.parametrize("length", [None, TIME])
+@pytest.mark.parametrize("length", conftest.often([None, TIME], None))
 def test_fits_as_with_logits(length, tmp_path):
     following = np.roll(IDS, -1, 1)
     stock = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -190,7 +191,7 @@ def test_weights_of_shapes_that_fit_are_taken():
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="sizes are known when traced")
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", conftest.often([False, True], True))
 @pytest.mark.parametrize(
     ("targets", "weights"),
     [(IDS.T, IDS.T), (IDS[:1], IDS), (IDS, IDS.T), (IDS[:1], IDS[:1])],
