@@ -72,7 +72,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--most-words", type=int, default=10_000, help="vocabulary")
     parser.add_argument("--most-text", type=int, help="words of training text to use")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, help="1 by default; of a plan all")
     parser.add_argument("--name", help="of the run; made of its settings by default")
     parser.add_argument("--out", type=Path, default=Path("saved_models/language_model"))
     args = parser.parse_args(argv)
@@ -87,12 +87,14 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
             print(f"{name:20} {plan.__doc__}")
         raise SystemExit
     for name, allowed in (
-        ("plan", ("text", "data", "most_words", "most_text", "out")),
+        ("plan", ("text", "data", "most_words", "most_text", "seed", "out")),
         ("results", ("out",)),
     ):
         if getattr(args, name):
             refuse_others(parser, args, name, allowed)
             return args
+    if args.seed is None:
+        args.seed = 1
     if args.configuration is None:
         parser.error("name a configuration; --list tells them")
     method = args.method
@@ -183,7 +185,7 @@ def main() -> None:
         names = ("text", "data", "most_words", "most_text")
         given = {f"--{name.replace('_', '-')}": getattr(args, name) for name in names}
         source = [str(x) for pair in given.items() if pair[1] for x in pair]
-        follow(PLANS[args.plan](), Path(__file__), args.out, source)
+        follow(PLANS[args.plan](), Path(__file__), args.out, source, args.seed)
         return
     text = texts.read(args.text, args.data, args.most_words, args.most_text)
     print(

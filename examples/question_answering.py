@@ -100,7 +100,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--most-words", type=int, default=results.MOST_WORDS, help="vocabulary"
     )
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, help="1 by default; of a plan all")
     parser.add_argument("--name", help="of the run; made of its settings by default")
     parser.add_argument(
         "--out", type=Path, default=Path("saved_models/question_answering")
@@ -117,12 +117,14 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
             print(f"{name:12} {plan.__doc__}")
         raise SystemExit
     for name, allowed in (
-        ("plan", ("squad", "data", "vectors", "most_words", "out")),
+        ("plan", ("squad", "data", "vectors", "most_words", "seed", "out")),
         ("results", ("out",)),
     ):
         if getattr(args, name):
             refuse_others(parser, args, name, allowed)
             return args
+    if args.seed is None:
+        args.seed = 1
     if args.configuration is None:
         parser.error("name a configuration; --list tells them")
     method = args.method
@@ -267,7 +269,7 @@ def main() -> None:
             if (value := getattr(args, name)) is not None:
                 values = value if isinstance(value, list) else [value]
                 source += [f"--{name}", *map(str, values)]
-        follow(PLANS[args.plan](), Path(__file__), args.out, source)
+        follow(PLANS[args.plan](), Path(__file__), args.out, source, args.seed)
         return
     args.out.mkdir(parents=True, exist_ok=True)
     found = []

@@ -419,6 +419,15 @@ def test_plans_are_made_of_runs_that_there_are(lm, tmp_path, monkeypatch):
     ):
         lm.plans.follow(lm.PLANS["wide-256"](), Path("script.py"), tmp_path, [])
     assert 20 < len(made) < before
+    # Those of one seed, on a core of their own.
+    failing = ()
+    made.clear()
+    lm.plans.follow(lm.PLANS["recite"](), Path("script.py"), tmp_path, [], seed=1)
+    lm.plans.follow(lm.PLANS["wide-256"](), Path("script.py"), tmp_path, [], seed=2)
+    assert {name.split("-seed")[1] for name in made[7:]} == {"2"}
+    assert made[7:9] == ["wide-256-seed2", "wide-256-sparse-seed2"]
+    with pytest.raises(SystemExit, match="no runs of this seed"):
+        lm.plans.follow(lm.PLANS["recite"](), Path("script.py"), tmp_path, [], seed=9)
 
 
 def test_what_is_not_alike_is_not_averaged(lm):

@@ -10,7 +10,11 @@ Step = Sequence[str]
 
 
 def follow(
-    steps: Iterable[Step], script: Path, folder: Path, source: Sequence[str]
+    steps: Iterable[Step],
+    script: Path,
+    folder: Path,
+    source: Sequence[str],
+    seed: int | None = None,
 ) -> None:
     """Makes all runs; what is done is not done again.
 
@@ -22,7 +26,12 @@ def follow(
         script: The command that takes a step.
         folder: Where its files go.
         source: What tells it the data.
+        seed: That of the runs to make; `None` for all.
     """
+    if seed is not None:
+        steps = [step for step in steps if _seed_of(step) == str(seed)]
+        if not steps:
+            raise SystemExit(f"--seed {seed}: the plan has no runs of this seed.")
     failed = []
     for step in steps:
         given = [_filled(part, folder) for part in step]
@@ -38,3 +47,7 @@ def _filled(part: str, folder: Path) -> str:
     if part.startswith("@file "):
         return str(folder / f"{part.removeprefix('@file ')}.keras")
     return part
+
+
+def _seed_of(step: Step) -> str:
+    return step[step.index("--seed") + 1]

@@ -66,6 +66,29 @@ def recite_tenth(seeds: tuple[int, ...] = (1,)) -> Iterator[Step]:
                 yield [f"recite-tenth{budget}{kind}", *own, "--seed", str(seed)]
 
 
+def rivals(seeds: tuple[int, ...] = (1, 2, 3)) -> Iterator[Step]:
+    """Every method at two LSTMs of 96, a third of the text (an --out of its own)."""
+    for seed in seeds:
+        own = ["--most-text", "310000", "--seed", str(seed)]
+        yield ["tiny", *own, "--ship"]
+        for keep in ("0.5", "0.25"):
+            scheduled = ["--method", "scheduled", "--keep", keep]
+            yield ["tiny", *scheduled, *own, "--ship"]
+            like = f"tiny-scheduled-{keep}-seed{seed}"
+            yield ["tiny", "--method", "direct", "--like", like, *own]
+            start = ["--start", f"@file tiny-seed{seed}", "--epochs", "3"]
+            for method in ("one-shot", "scheduled"):
+                yield ["tiny", "--method", method, "--keep", keep, *start, *own]
+            yield ["tiny", "--method", "magnitude", "--keep", keep, *own]
+        for method, strength in (
+            ("lasso", "1e-3"),
+            ("proximal", "5e-5"),
+            ("weights", "1e-5"),
+            ("rows", "3e-4"),
+        ):
+            yield ["tiny", "--method", method, "--strength", strength, *own]
+
+
 def papers(seeds: tuple[int, ...] = (1,)) -> Iterator[Step]:
     """Both papers' own sizes; for a GPU."""
     for seed in seeds:
@@ -92,5 +115,6 @@ PLANS = {
     "medium-13": medium_13,
     "recite": recite,
     "recite-tenth": recite_tenth,
+    "rivals": rivals,
     "papers": papers,
 }
