@@ -212,9 +212,7 @@ def trained(run: Run, data: Data) -> dict[str, Any]:
         "articles": data.articles,
     }
     records = Records(run.folder / f"{run.name}.jsonl", facts)
-    records.check()
-    if (final := records.final()) is not None:
-        print(f"{run.name} was trained before; see {records.path}")
+    if (final := records.done_before()) is not None:
         return final
     vocabulary = run.vocabulary(data)
     everything = run.encoded(data.train)

@@ -66,6 +66,14 @@ class Records:
         found = [line for line in self.lines() if line.get("final")]
         return found[-1] if found else None
 
+    def done_before(self) -> dict[str, Any] | None:
+        """The same, and tells it; exits if the file is of a run with other settings."""
+        self.check()
+        final = self.final()
+        if final is not None:
+            print(f"{self.facts['run']} was trained before; see {self.path}")
+        return final
+
     def add(self, **values: Any) -> None:
         """Writes one more line."""
         self._write([*self.lines(), {**self.facts, **values}])

@@ -35,15 +35,13 @@ def trained(run: runs.Run, text: Text) -> dict[str, Any]:
             "pip install keras-sparse-rnn[tfmot]"
         )
     records = Records(run.folder / f"{run.name}.jsonl", runs.facts_of(run, text))
-    records.check()
+    if (final := records.done_before()) is not None:
+        return final
     if len(text.test) < WINDOW:
         raise SystemExit(
             f"--method magnitude measures windows of {WINDOW} words, and the test part "
             f"has only {len(text.test)}."
         )
-    if (final := records.final()) is not None:
-        print(f"{run.name} was trained before; see {records.path}")
-        return final
     backup = Course(run.file, records).folder
     results = backup / "results.json"
     if not results.exists():

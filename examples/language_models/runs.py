@@ -119,9 +119,7 @@ def facts_of(run: Run, text: Text) -> dict[str, Any]:
 def trained(run: Run, text: Text) -> dict[str, Any]:
     """Trains, unless that was done before; the last line of the run's records."""
     records = Records(run.folder / f"{run.name}.jsonl", facts_of(run, text))
-    records.check()
-    if (final := records.final()) is not None:
-        print(f"{run.name} was trained before; see {records.path}")
+    if (final := records.done_before()) is not None:
         return final
     course = Course(run.file, records)
     if not course.ended():
