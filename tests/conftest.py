@@ -1,5 +1,6 @@
 """What all tests share: the same random numbers in every run."""
 
+import gc
 import os
 
 # Most of the time would go into optimizing tiny programs. Read when XLA starts.
@@ -8,14 +9,12 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
-import gc
-
 import hypothesis
 import keras
 import pytest
 
 # Tracing makes millions of objects; what the imports made need not be looked at each
-# time. A tenth of the time of all tests.
+# time: a tenth of the time of a file that traces a lot.
 gc.collect()
 gc.freeze()
 gc.set_threshold(50_000, 20, 20)

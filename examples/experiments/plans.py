@@ -29,7 +29,7 @@ def follow(
         seed: That of the runs to make; `None` for all.
     """
     if seed is not None:
-        steps = [step for step in steps if _seed_of(step) == str(seed)]
+        steps = [step for step in steps if seed_of(step) == str(seed)]
         if not steps:
             raise SystemExit(f"--seed {seed}: the plan has no runs of this seed.")
     failed = []
@@ -49,5 +49,6 @@ def _filled(part: str, folder: Path) -> str:
     return part
 
 
-def _seed_of(step: Step) -> str:
+def seed_of(step: Step) -> str:
+    """The seed of a run, as it is given."""
     return step[step.index("--seed") + 1]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from experiments.plans import Step
+from experiments.plans import Step, seed_of
 
 
 def wide_256(seeds: tuple[int, ...] = (1, 2, 3)) -> Iterator[Step]:
@@ -35,7 +35,7 @@ def wide_256(seeds: tuple[int, ...] = (1, 2, 3)) -> Iterator[Step]:
 def _pruned(name: str, keep: str, own: Step) -> Iterator[Step]:
     """A pruned run, and direct design of the same sizes."""
     yield [name, "--method", "scheduled", "--keep", keep, *own]
-    like = f"{name}-scheduled-{keep}-seed{own[1]}"
+    like = f"{name}-scheduled-{keep}-seed{seed_of(own)}"
     yield [name, "--method", "direct", "--like", like, *own]
 
 
@@ -69,13 +69,10 @@ def recite_tenth(seeds: tuple[int, ...] = (1,)) -> Iterator[Step]:
 def rivals(seeds: tuple[int, ...] = (1, 2, 3)) -> Iterator[Step]:
     """Every method at two LSTMs of 96, a third of the text (an --out of its own)."""
     for seed in seeds:
-        own = ["--most-text", "310000", "--seed", str(seed)]
-        yield ["tiny", *own, "--ship"]
+        own = ["--most-text", "310000", "--seed", str(seed), "--ship"]
+        yield ["tiny", *own]
         for keep in ("0.5", "0.25"):
-            scheduled = ["--method", "scheduled", "--keep", keep]
-            yield ["tiny", *scheduled, *own, "--ship"]
-            like = f"tiny-scheduled-{keep}-seed{seed}"
-            yield ["tiny", "--method", "direct", "--like", like, *own]
+            yield from _pruned("tiny", keep, own)
             start = ["--start", f"@file tiny-seed{seed}", "--epochs", "3"]
             for method in ("one-shot", "scheduled"):
                 yield ["tiny", "--method", method, "--keep", keep, *start, *own]
