@@ -1,8 +1,9 @@
 """The demo, in small: it runs from text to files, and writes what it prints."""
 
+import contextlib
+import io
 import json
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
@@ -22,14 +23,14 @@ def demo(tmp_path_factory):
     )
     (folder / "own.txt").write_text(text)
     sizes = ["--dense-units", "24", "--sparse-units", "24", "--window", "8"]
-    result = subprocess.run(
-        [sys.executable, SCRIPT, "--text", "own.txt", "--epochs", "2", *sizes],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-    )
-    assert result.returncode == 0, result.stderr
-    return folder / "saved_models" / "next_word", result.stdout
+    arguments = ["--text", "own.txt", "--epochs", "2", *sizes]
+    printed = io.StringIO()
+    # Not in a process of its own: that would import TensorFlow once more.
+    with pytest.MonkeyPatch.context() as patched, contextlib.redirect_stdout(printed):
+        patched.chdir(folder)
+        patched.setattr(sys, "argv", [str(SCRIPT), *arguments])
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    return folder / "saved_models" / "next_word", printed.getvalue()
 
 
 def test_report_holds_every_number_of_the_table(demo):

@@ -364,7 +364,7 @@ def nested_model():
     return model
 
 
-@pytest.mark.parametrize("lowering", ["loop", "unrolled"])
+@pytest.mark.parametrize("lowering", conftest.often(["loop", "unrolled"], "loop"))
 def test_nested_and_shared_layers(tmp_path, lowering):
     model = nested_model()
     path = tmp_path / "model.tflite"

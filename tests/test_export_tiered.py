@@ -44,7 +44,7 @@ def model_of(length=None, **arguments):
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"reverse_bias": True, "mask_zero": True},
+        pytest.param({"reverse_bias": True, "mask_zero": True}, marks=pytest.mark.long),
         pytest.param(
             {"tie_weights": False, "logit_soft_cap": 2.0}, marks=pytest.mark.long
         ),

@@ -35,7 +35,10 @@ def both(make):
 # Optimizers.
 
 
-@pytest.mark.parametrize(("by", "scaled"), [("name", True), ("variable", False)])
+@pytest.mark.parametrize(
+    ("by", "scaled"),
+    [("name", True), pytest.param("variable", False, marks=pytest.mark.long)],
+)
 def test_weights_that_do_not_decay_still_do_not(by, scaled):
     def make():
         model = graph()

@@ -94,7 +94,7 @@ def units_of(model):
 @pytest.mark.parametrize(
     ("keep", "specs"),
     [
-        (0.35, [8, 6]),
+        pytest.param(0.35, [8, 6], marks=pytest.mark.long),
         (0.5, [(8, 2, 0.75), 6]),
     ],
 )
@@ -313,7 +313,7 @@ def test_dead_units_stay_dead(name):
     )
 
 
-@pytest.mark.parametrize("spec", [6, (6, 2, 0.6)])
+@pytest.mark.parametrize("spec", conftest.often([6, (6, 2, 0.6)], (6, 2, 0.6)))
 def test_dead_units_of_a_stateful_layer_stay_dead_and_carry_nothing(spec):
     start = keras.Input(batch_shape=(4, 2, FEATURES))
     first, head = recurrent(spec, stateful=True, unroll=True), layers.Dense(2)

@@ -1,5 +1,6 @@
 """ISSRegularizer against the paper's formulas, written down in NumPy."""
 
+import conftest
 import keras
 import numpy as np
 import pytest
@@ -630,7 +631,7 @@ def test_binding_after_a_step_is_heard_by_the_compiled_step():
 
 
 @needs_tensorflow
-@pytest.mark.parametrize("form", ["proximal", "paper"])
+@pytest.mark.parametrize("form", conftest.often(["proximal", "paper"], "proximal"))
 def test_acts_the_same_under_xla_and_eagerly(form):
     results = []
     for arguments in ({"run_eagerly": True}, {"jit_compile": True}):
@@ -763,7 +764,7 @@ def test_a_users_own_constraint_still_acts():
     assert (array(model.get_layer("r").cell.kernel.value) == kernel).all()
 
 
-@pytest.mark.parametrize("spec", [4, (4, 2)])
+@pytest.mark.parametrize("spec", conftest.often([4, (4, 2)], (4, 2)))
 def test_pulls_no_unit_of_a_layer_without_it(spec):
     start = keras.Input((None, FEATURES))
     regularizer = ISSRegularizer(1e3)
