@@ -16,12 +16,13 @@ demo: $(READY)
 # All of them on TensorFlow; on JAX and PyTorch those of layers and pruning that
 # tests/everywhere.txt names.
 # Files in order: by default xdist leaves those with few and long tests for the end.
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q
+IN_ORDER := --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) -q
 
 test: lint
-	$(PYTEST) -m "not long" $(TEST_ARGS)
-	KERAS_BACKEND=jax $(PYTEST) @tests/everywhere.txt
-	KERAS_BACKEND=torch $(PYTEST) @tests/everywhere.txt
+	$(PYTEST) $(IN_ORDER) -m "not long" $(TEST_ARGS)
+	KERAS_BACKEND=jax $(PYTEST) --dist worksteal @tests/everywhere.txt
+	KERAS_BACKEND=torch $(PYTEST) --dist worksteal @tests/everywhere.txt
 
 lint: $(READY)
 	$(BIN)/ruff check .

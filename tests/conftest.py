@@ -44,3 +44,23 @@ def often(names, *few):
         name if name in few else pytest.param(name, marks=pytest.mark.long)
         for name in names
     ]
+
+
+def crossed(name, values, kinds):
+    """Kinds of layers times something; `make test` runs one by one, `make fuzz` all.
+
+    That is: all kinds with the first of the values, and all values with the first kind.
+    """
+    kinds, values = list(kinds), list(values)
+    pairs = [(kind, value) for value in values for kind in kinds]
+    return pytest.mark.parametrize(
+        ("kind", name),
+        [
+            pytest.param(
+                *pair,
+                id=f"{pair[1]}-{pair[0]}",
+                marks=[] if {kinds[0], values[0]} & set(pair) else pytest.mark.long,
+            )
+            for pair in pairs
+        ],
+    )

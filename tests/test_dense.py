@@ -1,5 +1,6 @@
 """Grouped layers made dense and dense ones grouped, against stock layers."""
 
+import conftest
 import keras
 import numpy as np
 import pytest
@@ -37,8 +38,6 @@ OPTIONS = {
 MASK = np.array([[1, 0, 1, 0], [1, 1, 0, 1]], bool)
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
-every_wiring = pytest.mark.parametrize("wiring", WIRINGS)
-some_wirings = pytest.mark.parametrize("wiring", ["windows", "sizes", "gaps"])
 
 
 def built_grouped(kind="lstm", wiring="windows", batch=None, **options):
@@ -69,8 +68,7 @@ def structure(layer, gates):
 # To dense.
 
 
-@every_wiring
-@every_kind
+@conftest.crossed("wiring", WIRINGS, KINDS)
 def test_weights_move_to_where_the_dense_layer_has_them_and_back(kind, wiring):
     layer = built_grouped(kind, wiring)
     dense = to_dense(layer)
@@ -84,8 +82,7 @@ def test_weights_move_to_where_the_dense_layer_has_them_and_back(kind, wiring):
     close(same.get_weights(), layer.get_weights(), 0)
 
 
-@some_wirings
-@every_kind
+@conftest.crossed("wiring", ["windows", "sizes", "gaps"], KINDS)
 def test_dense_layer_equals_its_groups_side_by_side(kind, wiring):
     layer = built_grouped(kind, wiring, return_sequences=True)
     x = normal((2, 4, FEATURES))
@@ -98,8 +95,7 @@ def test_dense_layer_equals_its_groups_side_by_side(kind, wiring):
     close(to_dense(layer)(x, mask=MASK), np.concatenate(parts, axis=-1))
 
 
-@pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("kind", ["lstm", "gru"])
+@conftest.crossed("options", OPTIONS, ["lstm", "gru"])
 def test_outputs_and_states_are_equal_with_every_option(kind, options):
     layer = built_grouped(kind, **OPTIONS[options])
     dense = to_dense(layer)
@@ -169,8 +165,7 @@ def test_precision_goes_along(kind, policy):
 # From dense.
 
 
-@some_wirings
-@every_kind
+@conftest.crossed("wiring", ["windows", "sizes", "gaps"], KINDS)
 def test_weights_inside_the_structure_stay_and_the_rest_is_dropped(kind, wiring):
     dense = built_stock(kind)
     layer = from_dense(dense, **WIRINGS[wiring])
@@ -186,8 +181,7 @@ def test_weights_inside_the_structure_stay_and_the_rest_is_dropped(kind, wiring)
     )
 
 
-@some_wirings
-@every_kind
+@conftest.crossed("wiring", ["windows", "sizes", "gaps"], KINDS)
 def test_no_other_weights_are_nearer(kind, wiring):
     dense = built_stock(kind)
     layer = from_dense(dense, **WIRINGS[wiring])
@@ -431,8 +425,7 @@ def test_the_two_layers_of_a_bidirectional_are_converted_apart():
 # What is kept.
 
 
-@some_wirings
-@every_kind
+@conftest.crossed("wiring", ["windows", "sizes", "gaps"], KINDS)
 def test_kept_share_is_one_less_the_squared_distance(kind, wiring):
     dense = built_stock(kind)
     layer = from_dense(dense, **WIRINGS[wiring])

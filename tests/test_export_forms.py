@@ -183,7 +183,9 @@ def fusible(length=5):
     return model
 
 
-@pytest.mark.parametrize("target", ["interpreter", "micro"])
+@pytest.mark.parametrize(
+    "target", [pytest.param("interpreter", marks=pytest.mark.long), "micro"]
+)
 def test_fused_is_keras_lstm_call_after_call(tmp_path, target):
     model, path = fusible(), tmp_path / "model.tflite"
     report = export_tflite(model, path, "fused", target=target, batch_size=2)

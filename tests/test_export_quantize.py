@@ -39,7 +39,11 @@ SAMPLES = values((40, 8, 32), seed=9)
 
 @pytest.mark.parametrize(
     ("quantize", "share_of_size", "error"),
-    [("float16", 0.75, 1e-3), ("dynamic", 0.6, 0.03), ("int8", 0.8, 0.1)],
+    [
+        pytest.param("float16", 0.75, 1e-3, marks=pytest.mark.long),
+        ("dynamic", 0.6, 0.03),
+        ("int8", 0.8, 0.1),
+    ],
 )
 def test_each_form_is_measured(tmp_path, model, quantize, share_of_size, error):
     full = export_tflite(model, tmp_path / "full.tflite", "unrolled")

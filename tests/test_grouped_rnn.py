@@ -54,25 +54,22 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 some_kinds = pytest.mark.parametrize("kind", unless_jax(KINDS, ["lstm", "gru"]))
 
 
-@every_kind
-@pytest.mark.parametrize("wiring", unless_jax(WIRINGS, ["uneven", "explicit"]))
+@conftest.crossed("wiring", unless_jax(WIRINGS, ["uneven", "explicit"]), KINDS)
 def test_equals_dense(kind, wiring):
     ours, dense = pair(kind, wiring, return_sequences=True, return_state=True)
     x = normal((2, 4, FEATURES))
     close(ours(x), dense(x))
 
 
-@every_kind
-@pytest.mark.parametrize("options", unless_jax(OPTIONS, ["backwards"]))
+@conftest.crossed("options", unless_jax(OPTIONS, ["backwards"]), KINDS)
 def test_equals_dense_with_every_option(kind, options):
     ours, dense = pair(kind, **OPTIONS[options])
     x, state = normal((2, 4, FEATURES)), states_of(kind)
     close(ours(x, initial_state=state), dense(x, initial_state=state))
 
 
-@every_kind
-@pytest.mark.parametrize(
-    "options", unless_jax(["state", "backwards", "unrolled"], ["state"])
+@conftest.crossed(
+    "options", unless_jax(["state", "backwards", "unrolled"], ["state"]), KINDS
 )
 def test_equals_dense_under_a_mask(kind, options):
     mask = np.array([row for rows in MASKS.values() for row in rows], bool)
@@ -85,9 +82,8 @@ def test_equals_dense_under_a_mask(kind, options):
     )
 
 
-@every_kind
-@pytest.mark.parametrize(
-    "options", unless_jax(["sequences", "last and state"], ["sequences"])
+@conftest.crossed(
+    "options", unless_jax(["sequences", "last and state"], ["sequences"]), KINDS
 )
 def test_zero_output_for_mask_equals_dense(kind, options):
     options = {**OPTIONS[options], "zero_output_for_mask": True}
@@ -610,10 +606,10 @@ def test_cells_with_every_dropout_train(kind):
 # Precision, shapes and compilation.
 
 
-@every_kind
-@pytest.mark.parametrize(
+@conftest.crossed(
     "policy",
     unless_jax(["mixed_float16", "mixed_bfloat16", "float64"], ["mixed_bfloat16"]),
+    KINDS,
 )
 def test_precision_follows_the_policy(kind, policy):
     ours = grouped_layer(kind, dtype=policy, return_sequences=True)
@@ -641,8 +637,7 @@ def test_precision_under_a_global_policy():
         keras.config.set_dtype_policy(before)
 
 
-@every_kind
-@pytest.mark.parametrize("options", ["defaults", "state", "last and state", "unrolled"])
+@conftest.crossed("options", ["defaults", "state", "last and state", "unrolled"], KINDS)
 def test_symbolic_shapes_are_those_of_the_stock_layer(kind, options):
     # A loop of unknown length can't be unrolled.
     time = 4 if options == "unrolled" else None
@@ -687,7 +682,8 @@ class Batches(keras.utils.PyDataset):
     [
         *((kind, False) for kind in ["simple"] if BACKEND == "tensorflow"),
         # Compiling takes many seconds; PyTorch does not.
-        *(pytest.param(kind, BACKEND != "torch", id=kind) for kind in ("lstm", "gru")),
+        pytest.param("lstm", BACKEND != "torch", id="lstm"),
+        pytest.param("gru", BACKEND != "torch", id="gru", marks=pytest.mark.long),
     ],
 )
 def test_learns_what_the_dense_layer_learns(kind, compiled):

@@ -84,7 +84,7 @@ def test_derivatives_from_an_activations_own_result(name):
 
 @every_kind
 @pytest.mark.parametrize("stacked", [False, True])
-@pytest.mark.parametrize("mask", [None, "holes"][BACKEND == "jax" :])
+@pytest.mark.parametrize("mask", [pytest.param(None, marks=pytest.mark.long), "holes"])
 def test_gradients_equal_dense_in_both_arrangements(monkeypatch, kind, stacked, mask):
     monkeypatch.setattr(segments, "worth_stacking", lambda *_, **__: stacked)
     ours, dense = pair(kind, "sizes", return_sequences=True, return_state=True)
