@@ -95,7 +95,7 @@ def test_lowering_names_layers_as_the_report_does(tmp_path):
         return sequential(
             layers.Bidirectional(layers.LSTM(3, return_sequences=True), name="both"),
             layers.Dense(3, name="dense"),
-            length=20,
+            length=10,
         )
 
     path = tmp_path / "model.tflite"

@@ -452,7 +452,7 @@ def backed_up(make, backup, *callbacks):
 
 
 @pytest.fixture(
-    scope="module", params=conftest.often([dropped, thinned, pulled], dropped, thinned)
+    scope="module", params=conftest.often([dropped, thinned, pulled], thinned)
 )
 def uninterrupted(request):
     return request.param, backed_up(request.param, None)

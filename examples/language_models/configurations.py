@@ -334,6 +334,15 @@ CONFIGURATIONS = {
         tied=True,
         density=1 / 3,
     ),
+    "tied-256-all-0.2": replace(
+        _WIDE,
+        about="the same with a dropout of 0.2: for few weights 0.35 is much",
+        units=(384, 256),
+        dense_units=(256, 256),
+        tied=True,
+        density=1 / 3,
+        **_dropouts(0.2),
+    ),
     "awd": _AWD,
     "awd-sparse": replace(
         _AWD,

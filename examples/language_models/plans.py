@@ -16,6 +16,7 @@ def wide_256(seeds: tuple[int, ...] = (1, 2, 3)) -> Iterator[Step]:
             yield from _pruned("wide-256", keep, own)
         for name in ("tied-256", "tied-256-all", "tied-256-sparse", "tied-256-tiers"):
             yield [name, *own]
+        yield ["tied-256-all-0.2", *own]
         yield ["tied-256-all", "--method", "scheduled", "--keep", "0.65", *own]
     own = ["--seed", "1", "--ship"]
     start = ["--start", "@file wide-256-seed1", "--epochs", "5"]
