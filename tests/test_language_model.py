@@ -389,6 +389,17 @@ def test_rates_are_those_of_the_papers(lm, tmp_path):
             assert lm.runs.rate_at(run, epoch) == pytest.approx(rate)
 
 
+def test_what_was_trained_goes_on_at_a_lower_rate(lm, tmp_path):
+    start = tmp_path / "start.keras"
+    start.touch()
+    own = ["--start", str(start), "--epochs", "3"]
+    for method in ("one-shot", "scheduled"):
+        run = run_of(lm, tmp_path, "tiny", "--method", method, "--keep", "0.5", *own)
+        # It was trained with 35 four times, then with 17.5 and 8.75.
+        rates = [lm.runs.rate_at(run, epoch) for epoch in range(3)]
+        assert rates == [17.5, 8.75, 4.375]
+
+
 def test_plans_are_made_of_runs_that_there_are(lm, tmp_path, monkeypatch):
     made, units = [], []
 

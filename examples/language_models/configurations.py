@@ -313,6 +313,12 @@ CONFIGURATIONS = {
         dense_units=(256, 256),
     ),
     "tied-256": replace(_WIDE, about="two LSTMs of 256, tied", tied=True),
+    "tied-256-0.2": replace(
+        _WIDE,
+        about="two LSTMs of 256, tied, with a dropout of 0.2",
+        tied=True,
+        **_dropouts(0.2),
+    ),
     "tied-256-sparse": replace(
         _WIDE,
         about="LSTMs of 384 in groups and 256, as many weights as two of 256, tied",

@@ -16,7 +16,8 @@ def wide_256(seeds: tuple[int, ...] = (1, 2, 3)) -> Iterator[Step]:
             yield from _pruned("wide-256", keep, own)
         for name in ("tied-256", "tied-256-all", "tied-256-sparse", "tied-256-tiers"):
             yield [name, *own]
-        yield ["tied-256-all-0.2", *own]
+        for name in ("tied-256-0.2", "tied-256-all-0.2"):
+            yield [name, *own]
         yield ["tied-256-all", "--method", "scheduled", "--keep", "0.65", *own]
     own = ["--seed", "1", "--ship"]
     start = ["--start", "@file wide-256-seed1", "--epochs", "5"]
@@ -79,10 +80,10 @@ def rivals(seeds: tuple[int, ...] = (1, 2, 3)) -> Iterator[Step]:
                 yield ["tiny", "--method", method, "--keep", keep, *start, *own]
             yield ["tiny", "--method", "magnitude", "--keep", keep, *own]
         for method, strength in (
-            ("lasso", "1e-3"),
-            ("proximal", "5e-5"),
-            ("weights", "1e-5"),
-            ("rows", "3e-4"),
+            ("lasso", "1e-4"),
+            ("proximal", "2e-6"),
+            ("weights", "1e-6"),
+            ("rows", "3e-5"),
         ):
             yield ["tiny", "--method", method, "--strength", strength, *own]
 

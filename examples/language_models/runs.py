@@ -185,7 +185,7 @@ def rate_at(run: Run, epoch: int) -> float:
     def after(late: int) -> float:
         return config.rate * config.decay ** (max(0, late + every - 1) // every)
 
-    if run.method == "one-shot":
+    if run.start is not None and run.method != "finetune":
         # The rate in the middle of the slower part of its training, and down again.
         slower = CONFIGURATIONS[run.configuration].epochs - config.full_rate
         middle = max(0, slower // 2)
