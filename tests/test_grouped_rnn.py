@@ -949,7 +949,7 @@ def test_inputs_that_do_not_suffice_are_named_when_built(kind):
         grouped_layer(kind).build((None, None, None))
 
 
-@pytest.mark.parametrize("kind", ["lstm", "gru"])
+@pytest.mark.parametrize("kind", conftest.often(KINDS, "lstm", "gru"))
 @pytest.mark.parametrize("wiring", ["uneven", "sizes", "explicit"])
 @pytest.mark.parametrize("features", [FEATURES - 1, FEATURES + 1])
 def test_inputs_of_another_width_are_an_error(kind, wiring, features):
@@ -960,7 +960,7 @@ def test_inputs_of_another_width_are_an_error(kind, wiring, features):
         layers.RNN(grouped_cell(kind, wiring))(normal((2, 4, features)))
 
 
-@pytest.mark.parametrize("kind", ["lstm", "gru"])
+@pytest.mark.parametrize("kind", conftest.often(KINDS, "lstm", "gru"))
 @pytest.mark.parametrize("units", [UNITS - 1, 2 * UNITS])
 @pytest.mark.parametrize("wiring", ["a unit a group", "sizes"])
 def test_a_state_of_other_units_is_an_error(kind, units, wiring):

@@ -220,6 +220,14 @@ _WIDE = Configuration(
     full_rate=5,
     **_dropouts(0.35),
 )
+_TIED = replace(_WIDE, about="two LSTMs of 256, tied", tied=True)
+_ALL = replace(
+    _TIED,
+    about="LSTMs of 384 in groups and 256, tied by a third of a table",
+    units=(384, 256),
+    dense_units=(256, 256),
+    density=1 / 3,
+)
 _TINY = Configuration(
     "two LSTMs of 96",
     embedding=96,
@@ -312,11 +320,10 @@ CONFIGURATIONS = {
         units=(384, 256),
         dense_units=(256, 256),
     ),
-    "tied-256": replace(_WIDE, about="two LSTMs of 256, tied", tied=True),
+    "tied-256": _TIED,
     "tied-256-0.2": replace(
-        _WIDE,
+        _TIED,
         about="two LSTMs of 256, tied, with a dropout of 0.2",
-        tied=True,
         **_dropouts(0.2),
     ),
     "tied-256-sparse": replace(
@@ -332,21 +339,10 @@ CONFIGURATIONS = {
         tied=True,
         density=1 / 3,
     ),
-    "tied-256-all": replace(
-        _WIDE,
-        about="LSTMs of 384 in groups and 256, tied by a third of a table",
-        units=(384, 256),
-        dense_units=(256, 256),
-        tied=True,
-        density=1 / 3,
-    ),
+    "tied-256-all": _ALL,
     "tied-256-all-0.2": replace(
-        _WIDE,
-        about="the same with a dropout of 0.2: for few weights 0.35 is much",
-        units=(384, 256),
-        dense_units=(256, 256),
-        tied=True,
-        density=1 / 3,
+        _ALL,
+        about="tied-256-all with a dropout of 0.2: for few weights 0.35 is much",
         **_dropouts(0.2),
     ),
     "awd": _AWD,

@@ -14,10 +14,8 @@ def wide_256(seeds: tuple[int, ...] = (1, 2, 3)) -> Iterator[Step]:
         own = ["--seed", str(seed), "--ship"]
         for keep in ("0.35", "0.65"):
             yield from _pruned("wide-256", keep, own)
-        for name in ("tied-256", "tied-256-all", "tied-256-sparse", "tied-256-tiers"):
-            yield [name, *own]
-        for name in ("tied-256-0.2", "tied-256-all-0.2"):
-            yield [name, *own]
+        for kind in ("", "-all", "-sparse", "-tiers", "-0.2", "-all-0.2"):
+            yield [f"tied-256{kind}", *own]
         yield ["tied-256-all", "--method", "scheduled", "--keep", "0.65", *own]
     own = ["--seed", "1", "--ship"]
     start = ["--start", "@file wide-256-seed1", "--epochs", "5"]
