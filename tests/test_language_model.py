@@ -267,18 +267,11 @@ class Killed(keras.callbacks.Callback):
     ("configuration", "arguments"),
     [
         ("tiny-awd", []),
-        pytest.param(
-            "tiny",
-            ["--method", "scheduled", "--keep", "0.5"],
-            marks=pytest.mark.long,
-        ),
-        pytest.param(
-            "tiny",
-            ["--method", "proximal", "--strength", "3e-3"],
-            marks=pytest.mark.long,
-        ),
+        ("tiny", ["--method", "scheduled", "--keep", "0.5"]),
+        ("tiny", ["--method", "proximal", "--strength", "3e-3"]),
     ],
 )
+@pytest.mark.long
 def test_an_interrupted_run_comes_to_the_same_end(
     lm, small, folder, tmp_path, monkeypatch, configuration, arguments
 ):

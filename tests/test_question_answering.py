@@ -467,6 +467,7 @@ def test_the_model_is_that_of_the_paper(qa, file, small):
             np.testing.assert_allclose(ours[row, : sizes[0]], theirs, atol=1e-4)
 
 
+@pytest.mark.long
 def test_a_question_without_words(qa, file, small):
     questions, vocabulary, _ = questions_of(qa, file, small, 3)
     empty = replace(questions[0], asked=())

@@ -141,6 +141,7 @@ _MEDIUM = Configuration(
     scale=0.05,
     **_dropouts(0.5),
 )
+_MEDIUM_13 = replace(_MEDIUM, about="two LSTMs of 650, 13 epochs", epochs=13, decay=0.5)
 _LARGE = Configuration(
     "two LSTMs of 1500, as Zaremba et al. (2014): large, the baseline of ISS",
     embedding=1500,
@@ -307,11 +308,11 @@ CONFIGURATIONS = {
         decay_every=18,
         **_dropouts(0.4),
     ),
-    "medium-13": replace(
-        _MEDIUM,
-        about="two LSTMs of 650, 13 epochs",
-        epochs=13,
-        decay=0.5,
+    "medium-13": _MEDIUM_13,
+    "medium-13-iss": replace(
+        _MEDIUM_13,
+        about="medium-13 with a dropout of 0.35: few units need less, as in ISS",
+        **_dropouts(0.35),
     ),
     "wide-256": _WIDE,
     "wide-256-sparse": replace(

@@ -48,6 +48,16 @@ def medium_13(seeds: tuple[int, ...] = (1, 2, 3)) -> Iterator[Step]:
             yield from _pruned("medium-13", keep, own)
 
 
+def medium_third(seeds: tuple[int, ...] = (1,)) -> Iterator[Step]:
+    """The same on a third of the text (so an --out of its own); a day on two cores."""
+    for seed in seeds:
+        own = ["--most-text", "310000", "--seed", str(seed), "--ship"]
+        yield ["medium-13", *own]
+        for keep in ("0.35", "0.5", "0.2"):
+            yield from _pruned("medium-13-iss", keep, own)
+        yield ["medium-13-iss", *own]
+
+
 def recite(seeds: tuple[int, ...] = (1,)) -> Iterator[Step]:
     """Learning to recite at three budgets, as in the paper; for a GPU."""
     for seed in seeds:
@@ -110,6 +120,7 @@ def papers(seeds: tuple[int, ...] = (1,)) -> Iterator[Step]:
 PLANS = {
     "wide-256": wide_256,
     "medium-13": medium_13,
+    "medium-third": medium_third,
     "recite": recite,
     "recite-tenth": recite_tenth,
     "rivals": rivals,
