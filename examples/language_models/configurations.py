@@ -314,6 +314,18 @@ CONFIGURATIONS = {
         about="medium-13 with a dropout of 0.35: few units need less, as in ISS",
         **_dropouts(0.35),
     ),
+    "medium-13-tied": replace(
+        _MEDIUM_13, about="two LSTMs of 650, 13 epochs, tied", tied=True
+    ),
+    "medium-13-all": replace(
+        _MEDIUM_13,
+        about="two LSTMs of 650 in groups, tied by a third of a table, dropout 0.35",
+        tied=True,
+        dense_units=(360, 360),
+        dense_embedding=360,
+        density=1 / 3,
+        **_dropouts(0.35),
+    ),
     "wide-256": _WIDE,
     "wide-256-sparse": replace(
         _WIDE,

@@ -55,7 +55,8 @@ def medium_third(seeds: tuple[int, ...] = (1,)) -> Iterator[Step]:
         yield ["medium-13", *own]
         for keep in ("0.35", "0.5", "0.2"):
             yield from _pruned("medium-13-iss", keep, own)
-        yield ["medium-13-iss", *own]
+        for kind in ("tied", "all", "iss"):
+            yield [f"medium-13-{kind}", *own]
 
 
 def recite(seeds: tuple[int, ...] = (1,)) -> Iterator[Step]:
