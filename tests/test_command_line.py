@@ -465,6 +465,31 @@ def test_benchmark_fills_open_axes(capsys, monkeypatch, any_length):
     assert "2 calls of each file in 2 rounds" in out
 
 
+def test_benchmark_says_once_how_files_are_called():
+    def one(file, width):
+        return {
+            "file": file,
+            "timed": "LiteRT's Interpreter",
+            "inputs": [{"name": "x", "shape": [1, width]}],
+            "milliseconds": dict.fromkeys(("p50", "p90", "p99", "min"), 1.0),
+            "bytes": 1,
+            "peak_memory": None,
+            **dict.fromkeys(("ratio", "bytes_ratio", "peak_memory_ratio")),
+        }
+
+    def told(*files):
+        facts = {"files": files, "repeats": 1, "rounds": 1, "warm_up": 0, "threads": 1}
+        lines = [" ".join(line.split()) for line in benchmark._text(facts)]
+        return [line for line in lines if "LiteRT" in line]
+
+    call = "each call LiteRT's Interpreter, on x 1×"
+    assert told(one("a", 2), one("b", 2)) == [f"{call}2"]
+    assert told(one("a", 2), one("b", 3), one("c", 2)) == [
+        "each call a, c: LiteRT's Interpreter, on x 1×2",
+        "b: LiteRT's Interpreter, on x 1×3",
+    ]
+
+
 class Timer:
     def __init__(self, path, log):
         self.path, self.log = path, log

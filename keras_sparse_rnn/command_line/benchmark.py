@@ -181,13 +181,14 @@ def _text(facts: dict[str, Any]) -> list[str]:
         for one in files
     ]
     lines += ["", *table(("bytes", "file", "ratio", "peak memory", "ratio"), rows), ""]
+    # Files that are called alike, as those of one model in several forms, share a line.
+    calls: dict[str, list[str]] = {}
+    for one in files:
+        given = ", ".join(f"{n['name']} {sizes(n['shape'])}" for n in one["inputs"])
+        calls.setdefault(f"{one['timed']}, on {given}", []).append(str(one["file"]))
     told = [
-        (
-            "each call",
-            f"{one['file']}: {one['timed']}, on "
-            + ", ".join(f"{n['name']} {sizes(n['shape'])}" for n in one["inputs"]),
-        )
-        for one in files
+        ("each call", call if len(calls) == 1 else f"{', '.join(names)}: {call}")
+        for call, names in calls.items()
     ]
     count, rounds = facts["repeats"], facts["rounds"]
     told.append(
