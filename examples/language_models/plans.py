@@ -52,7 +52,8 @@ def medium_third(seeds: tuple[int, ...] = (1,)) -> Iterator[Step]:
     """The same on a third of the text (so an --out of its own); a day on two cores."""
     for seed in seeds:
         own = ["--most-text", "310000", "--seed", str(seed), "--ship"]
-        yield ["medium-13", *own]
+        # By a name of its own: that of the whole text has the other.
+        yield ["medium-13", "--name", f"medium-13-third-seed{seed}", *own]
         for keep in ("0.35", "0.5", "0.2"):
             yield from _pruned("medium-13-iss", keep, own)
         for kind in ("tied", "all", "iss"):
