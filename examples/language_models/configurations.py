@@ -340,16 +340,14 @@ CONFIGURATIONS = {
         **_dropouts(0.2),
     ),
     "tied-256-sparse": replace(
-        _WIDE,
+        _TIED,
         about="LSTMs of 384 in groups and 256, as many weights as two of 256, tied",
         units=(384, 256),
         dense_units=(256, 256),
-        tied=True,
     ),
     "tied-256-tiers": replace(
-        _WIDE,
+        _TIED,
         about="two LSTMs of 256, tied by a table of a third of the weights",
-        tied=True,
         density=1 / 3,
     ),
     "tied-256-all": _ALL,
