@@ -31,7 +31,7 @@ def small() -> Iterator[Step]:
 
 
 def bidaf() -> Iterator[Step]:
-    """Widths of 100 for 8 epochs, three seeds, at two sizes: a day on two cores."""
+    """Widths of 100 for 8 epochs, three seeds, at two sizes: nine hours on one core."""
     more = ["--epochs", "8", "--ship"]
     yield from _table("bidaf", ("0.5", "0.2"), (1, 2, 3), more)
 
