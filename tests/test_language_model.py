@@ -442,11 +442,12 @@ def test_what_is_not_alike_is_not_averaged(lm):
     again = {**one, "settings": {**settings, "start": "tiny-direct-3-5-seed1.keras"}}
     runs = [{**run, "seed": 1} for run in (one, tuned, longer, again)]
     assert len({lm.results.name_of(run) for run in runs}) == 4
-    text = {"data_hash": "a", "train_words": 9, "vocabulary": 3, "run": "r"}
+    text = {"data_hash": "a", "train_words": 9, "vocabulary": 3}
+    runs = [{**run, "run": "r", "parameters": 4} for run in runs]
     for changed in ({"data_hash": "b"}, {"train_words": 8}, {"vocabulary": 2}):
         with pytest.raises(SystemExit, match="on different texts"):
             lm.results.by_kind([{**runs[0], **text}, {**runs[1], **text, **changed}])
-    with pytest.raises(SystemExit, match="of one kind and seed"):
+    with pytest.raises(SystemExit, match="of one kind, seed and test"):
         lm.results.by_kind([{**runs[0], **text}] * 2)
 
 

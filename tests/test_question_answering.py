@@ -813,6 +813,7 @@ def test_runs_of_one_kind_are_one_row(qa):
             **{"run": f"{seed}{left_out}", "configuration": "tiny", "method": "plain"},
             **{"seed": seed, "settings": settings, "data": "d", "data_hash": "h" * 16},
             **{"left_out": left_out, "articles": 2, "questions": 4, "em": em},
+            **{"parameters": 10},
             **more,
         }
 
@@ -836,6 +837,9 @@ def test_runs_of_one_kind_are_one_row(qa):
         assert [3] in [list(x) for x in qa.results.by_kind([*whole, other]).values()]
     with pytest.raises(SystemExit, match="of one kind"):
         qa.results.by_kind([*whole, row(1)])
+    # The largest first, which what was made smaller is compared with.
+    small = row(1, method="lasso", settings={"strength": 1.0}, parameters=9)
+    assert next(iter(qa.results.by_kind([small, *whole]))) == "tiny (d)"
 
 
 def test_titles_become_names_of_files(qa, file, tmp_path):

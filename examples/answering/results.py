@@ -2,13 +2,13 @@
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 from experiments import records
-from experiments.results import Row, gathered, told
+from experiments.results import Row, gathered, in_order, measured_with, put, told
 
 from answering.configurations import CONFIGURATIONS
 
@@ -47,12 +47,12 @@ def name_of(run: Row) -> str:
     return f"{', '.join(parts)} ({run['data']})"
 
 
-def by_kind(runs: Iterable[Row]) -> dict[str, dict[int, list[Row]]]:
+def by_kind(runs: Sequence[Row]) -> dict[str, dict[int, list[Row]]]:
     """Runs by what they are and by seed, one for each article that was left out.
 
     Seeds are joined only if the same articles were left out.
     """
-    runs = sorted(runs, key=lambda run: (run["configuration"], run["seed"]))
+    runs = in_order(runs)
     hashes: dict[str, set[str]] = {}
     for run in runs:
         hashes.setdefault(run["data"], set()).add(run["data_hash"])
@@ -61,13 +61,7 @@ def by_kind(runs: Iterable[Row]) -> dict[str, dict[int, list[Row]]]:
         name = name_of(run)
         if len(hashes[run["data"]]) > 1:
             name += f", {run['data_hash'][:6]}"
-        own = folds.setdefault((name, run["seed"]), {})
-        if run["left_out"] in own:
-            raise SystemExit(
-                f"{own[run['left_out']]['run']} and {run['run']} are runs of one kind, "
-                "seed and test; move one of them to another folder."
-            )
-        own[run["left_out"]] = run
+        put(folds.setdefault((name, run["seed"]), {}), run["left_out"], run)
     found: dict[str, dict[int, list[Row]]] = {}
     for (name, seed), own in folds.items():
         some = next(iter(own.values()))
@@ -138,9 +132,5 @@ def show(folder: Path) -> None:
     if not runs:
         raise SystemExit(f"--out {folder} has no finished run yet.")
     print("\n".join(table(runs)))
-    for about in dict.fromkeys(
-        f"{run['data']} {run['data_hash']}, {run['processor']}, {run['machine']}, "
-        f"{run['date']}, Keras {run['keras']}"
-        for run in runs
-    ):
+    for about in measured_with(runs):
         print(f"\n{about}")

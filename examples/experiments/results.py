@@ -21,6 +21,40 @@ def gathered(folder: Path) -> list[Row]:
     return found
 
 
+def in_order(runs: Sequence[Row]) -> list[Row]:
+    """By configuration and seed, and each configuration's largest models first."""
+    return sorted(
+        runs,
+        key=lambda run: (
+            run["configuration"],
+            run["seed"],
+            -run["parameters"],
+            run["method"],
+        ),
+    )
+
+
+def put(own: dict[Any, Row], place: Any, run: Row) -> None:
+    """The run at its place of a table, which no other may have."""
+    if place in own:
+        raise SystemExit(
+            f"{own[place]['run']} and {run['run']} are runs of one kind, seed and "
+            "test; move one of them to another folder."
+        )
+    own[place] = run
+
+
+def measured_with(runs: Sequence[Row]) -> list[str]:
+    """The data, machines and dates of runs, each once."""
+    return list(
+        dict.fromkeys(
+            f"{run['data']} {run['data_hash']}, {run['processor']}, {run['machine']}, "
+            f"{run['date']}, Keras {run['keras']}"
+            for run in runs
+        )
+    )
+
+
 def told(values: Sequence[float], form: str) -> str:
     """The mean, with each seed's value behind it if there are several."""
     if not values:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.records import kind_of
-from experiments.results import Row, gathered, told
+from experiments.results import Row, gathered, in_order, measured_with, put, told
 
 from language_models.configurations import CONFIGURATIONS
 from language_models.shipping import WINDOW
@@ -39,7 +39,7 @@ def name_of(run: Row) -> str:
 
 def by_kind(runs: Sequence[Row]) -> dict[str, list[Row]]:
     """Runs by what they are, in order of seeds."""
-    found: dict[str, list[Row]] = {}
+    found: dict[str, dict[int, Row]] = {}
     # A hash is of all of a text, of which a run may have read a part.
     data = {
         (run["data_hash"], run["train_words"], run["vocabulary"]): run["run"]
@@ -50,15 +50,9 @@ def by_kind(runs: Sequence[Row]) -> dict[str, list[Row]]:
             f"These are runs on different texts: {', '.join(data.values())}. Give "
             "those of each text an --out of their own."
         )
-    for run in sorted(runs, key=lambda run: (run["configuration"], run["seed"])):
-        group = found.setdefault(name_of(run), [])
-        if same := [other["run"] for other in group if other["seed"] == run["seed"]]:
-            raise SystemExit(
-                f"{same[0]} and {run['run']} are runs of one kind and seed; move one "
-                "of them to another folder."
-            )
-        group.append(run)
-    return found
+    for run in in_order(runs):
+        put(found.setdefault(name_of(run), {}), run["seed"], run)
+    return {name: list(group.values()) for name, group in found.items()}
 
 
 def trained_table(runs: Sequence[Row]) -> list[str]:
@@ -129,36 +123,43 @@ def draw(path: Path, runs: Sequence[Row]) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogFormatter
 
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    figure = Figure(figsize=(13, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    points: dict[str, list[tuple[float, ...]]] = {}
+    points: dict[str, dict[str, list[tuple[float, ...]]]] = {}
     for group in by_kind(runs).values():
         own: dict[str, list[tuple[float, float, float]]] = {}
         for run in group:
             for line in run["shipped"]:
-                name = f"{_line_of(run)}, {line['quantize'] or 'float32'}"
-                own.setdefault(name, []).append(
+                own.setdefault(line["quantize"] or "float32", []).append(
                     (line["bytes"] / 1e6, line["window_ms"], line["test"])
                 )
             for file in run.get("files", []):
                 # What its int8 file says was not measured.
                 if file["kind"] == "float32":
-                    name = f"{_line_of(run)}, {file['kind']}"
-                    own.setdefault(name, []).append(
+                    own.setdefault("float32", []).append(
                         (file["bytes"] / 1e6, file["window_ms"], run["test"])
                     )
-        for name, seeds in own.items():
+        files = points.setdefault(_line_of(group[0]), {})
+        for kind, seeds in own.items():
             mean = tuple(statistics.mean(values) for values in zip(*seeds, strict=True))
-            points.setdefault(name, []).append(mean)
-    for line, (name, found) in enumerate(sorted(points.items())):
-        style: dict[str, Any] = {
-            "label": name,
-            "marker": "os^vD*Xp"[line % 8],
-            "color": f"C{line % 10}",
-        }
-        for axes, number in ((left, 0), (right, 1)):
-            line_of = sorted(found, key=itemgetter(number))
-            axes.plot([p[number] for p in line_of], [p[2] for p in line_of], **style)
+            files.setdefault(kind, []).append(mean)
+    for line, (name, files) in enumerate(points.items()):
+        for kind, found in files.items():
+            floats = kind == "float32"
+            style: dict[str, Any] = {
+                "label": f"{name}, {kind}",
+                "marker": "os^vD*Xp"[line % 8],
+                "color": f"C{line % 10}",
+                "linestyle": "-" if floats else ":",
+                "markerfacecolor": f"C{line % 10}" if floats else "white",
+            }
+            for axes, number in ((left, 0), (right, 1)):
+                line_of = sorted(found, key=itemgetter(number))
+                axes.plot(
+                    [point[number] for point in line_of],
+                    [point[2] for point in line_of],
+                    **style,
+                )
     left.set_xlabel("file, MB")
     right.set_xlabel(f"ms for {WINDOW} words, one thread")
     left.set_ylabel("test perplexity")
@@ -169,7 +170,7 @@ def draw(path: Path, runs: Sequence[Row]) -> None:
         axes.xaxis.set_major_formatter(plain)
         axes.xaxis.set_minor_formatter(plain)
         axes.grid(alpha=0.3)
-    right.legend(fontsize=7)
+    figure.legend(*right.get_legend_handles_labels(), loc="outside right", fontsize=7)
     figure.savefig(path, dpi=130)
 
 
@@ -198,9 +199,5 @@ def show(folder: Path) -> None:
             draw(folder / "results.png", runs)
         else:
             print("\nNo picture: pip install keras-sparse-rnn[plot]")
-    for about in dict.fromkeys(
-        f"{run['data']} {run['data_hash']}, {run['processor']}, {run['machine']}, "
-        f"{run['date']}, Keras {run['keras']}"
-        for run in runs
-    ):
+    for about in measured_with(runs):
         print(f"\n{about}")
