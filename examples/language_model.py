@@ -28,7 +28,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from experiments.arguments import refuse_others
 from experiments.plans import follow
-from experiments.records import kind_of, units_of
+from experiments.records import finished, kind_of
 from language_models import magnitude, results, runs, shipping, texts
 from language_models.configurations import CONFIGURATIONS
 from language_models.plans import PLANS
@@ -148,7 +148,7 @@ def run_of(args: argparse.Namespace) -> runs.Run:
         parts.append(f"{args.strength:g}")
     units = args.units
     if args.like is not None:
-        units = units_of(args.out, args.like)
+        units = finished("like", args.out, args.like)["units"]
         layers = len(CONFIGURATIONS[args.configuration].units)
         if len(units) != layers:
             raise SystemExit(

@@ -19,6 +19,7 @@ last whole epoch when the same command is given again, and comes to the same end
 """
 
 import argparse
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,11 +27,11 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from answering import results, runs, shipping
-from answering.configurations import CONFIGURATIONS, CONTEXTUAL, PRUNED
+from answering.configurations import CONFIGURATIONS, CONTEXTUAL, MOST_WORDS, PRUNED
 from answering.plans import PLANS
 from experiments.arguments import refuse_others
 from experiments.plans import follow
-from experiments.records import kind_of, units_of
+from experiments.records import finished, kind_of
 
 PULLED = ("lasso", "proximal")
 
@@ -97,9 +98,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--ship", action="store_true", help="export it, and measure the files"
     )
-    parser.add_argument(
-        "--most-words", type=int, default=results.MOST_WORDS, help="vocabulary"
-    )
+    parser.add_argument("--most-words", type=int, default=MOST_WORDS, help="vocabulary")
     parser.add_argument("--seed", type=int, help="1 by default; of a plan all")
     parser.add_argument("--name", help="of the run; made of its settings by default")
     parser.add_argument(
@@ -149,8 +148,12 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         value = getattr(args, name)
         if value is not None and not 0 <= value < 1:
             parser.error(f"--{name} must lie in [0, 1), not {value:g}")
-    if args.strength is not None and args.strength < 0:
+    if args.strength is not None and not 0 <= args.strength < math.inf:
         parser.error(f"--strength must be 0 or more, not {args.strength:g}")
+    if args.seed < 0:
+        parser.error(f"--seed must be 0 or more, not {args.seed}")
+    if args.contextual and method not in ("scheduled", *PULLED):
+        parser.error(f"--contextual is for what removes units; {method} does not")
     if args.units is not None and len(args.units) not in (6, 8):
         parser.error(
             "--units takes those of the six LSTMs, forward and backward of "
@@ -205,22 +208,24 @@ def run_of(args: argparse.Namespace, left_out: str | None = None) -> runs.Run:
     for value in (args.keep, args.strength):
         if value is not None:
             parts.append(f"{value:g}")
-    units, start = args.units, args.start
+    units, start, kind = args.units, args.start, ""
     if args.like is not None:
-        like = args.like + ending
-        units = units_of(args.out, like)
-        parts.append(kind_of(args.like, args.configuration, args.seed))
+        like = finished("like", args.out, args.like + ending)
+        units = like["units"]
+        if like["settings"]["contextual"]:
+            units = [*like["contextual_units"], *units]
+        kind = kind_of(args.like, args.configuration, args.seed)
     else:
         parts += [str(one) for one in units or ()]
     if start is not None:
         start = start.with_name(f"{start.stem}{ending}{start.suffix}")
         if not start.is_file():
             raise SystemExit(f"--start {start}: there is no such file.")
-    parts += [f"{name}{count}" for name, count in args.groups]
+    more = [f"{name}{count}" for name, count in args.groups]
     if args.density is not None:
-        parts.append(f"density{args.density:g}")
+        more.append(f"density{args.density:g}")
     if args.dropout is not None:
-        parts.append(f"dropout{args.dropout:g}")
+        more.append(f"dropout{args.dropout:g}")
     for given, what in (
         (args.contextual, "contextual"),
         (args.vectors is not None, "vectors"),
@@ -228,7 +233,10 @@ def run_of(args: argparse.Namespace, left_out: str | None = None) -> runs.Run:
         (args.start is not None, "tuned"),
     ):
         if given:
-            parts.append(what)
+            more.append(what)
+    # What the other run's name says is not said twice.
+    parts += [kind] if kind else []
+    parts += [part for part in more if part not in kind.split("-")]
     parts.append(f"seed{args.seed}")
     return runs.Run(
         name=(args.name or "-".join(parts)) + ending,
@@ -269,11 +277,13 @@ def main() -> None:
             if (value := getattr(args, name)) is not None:
                 values = value if isinstance(value, list) else [value]
                 source += [f"--{name}", *map(str, values)]
-        follow(PLANS[args.plan](), Path(__file__), args.out, source, args.seed)
+        steps = PLANS[args.plan]("vectors" if args.vectors else "")
+        follow(steps, Path(__file__), args.out, source, args.seed)
         return
     args.out.mkdir(parents=True, exist_ok=True)
     found = []
-    for data in runs.data_of(args.squad, args.data, args.hold_out):
+    none = args.unanswerable == "score"
+    for data in runs.data_of(args.squad, args.data, args.hold_out, none):
         run = run_of(args, data.left_out)
         print(
             f"{data.source}: {len(data.train):,} questions to learn from, "

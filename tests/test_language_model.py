@@ -233,6 +233,11 @@ def test_a_run_is_trained_recorded_and_measured(lm, small, folder, tmp_path, cap
     assert "was trained before" in capsys.readouterr().out
     with pytest.raises(SystemExit, match=r"Different .*: \{'epochs': \(4, 2\)\}"):
         lm.runs.trained(replace(run, epochs=2), text)
+    # Sizes are not taken of a run on other words.
+    like = replace(run, name="like", method="direct", units=(8, 8))
+    like = replace(like, like=run.name)
+    with pytest.raises(SystemExit, match=r"--like .* Different .*'vocabulary'"):
+        lm.runs.trained(like, lm.texts.read(folder, None, 5))
 
     # Its files say the same, of a model that remembers something.
     disturb(model)

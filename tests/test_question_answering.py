@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import math
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -83,6 +82,11 @@ def file(tmp_path):
     return path
 
 
+def answered(qa, file):
+    """The questions of a file that have an answer."""
+    return [one for one in qa.squad.of_file(file) if one.answers]
+
+
 @pytest.mark.parametrize(
     ("given", "wanted", "match", "f1"),
     [
@@ -140,8 +144,8 @@ def test_files_of_squad(qa, file):
     assert len(questions) == 40
     assert {one.title for one in questions} == {"One", "Two"}
     config = qa.configurations.Configuration("own", width=2)
-    kept = qa.encoding.encoded(questions, config, none=False)
-    assert len(kept) == sum(bool(one.answers) for one in questions) < 40
+    kept = qa.encoding.encoded(answered(qa, file), config, none=False)
+    assert len(kept) < 40
     for one in kept:
         assert one.text_of(*one.span) == one.question.answers[0][0]
     # With a token that stands for no answer before each passage.
@@ -158,9 +162,36 @@ def test_files_of_squad(qa, file):
     (spaced,) = qa.encoding.encoded([one], config, none=False)
     assert spaced.text_of(*spaced.span) == "apple"
     # What is not read can't be found, but counts.
-    short = qa.encoding.encoded(questions, replace(config, context=5), none=False)
+    short = replace(config, context=5)
+    short = qa.encoding.encoded(answered(qa, file), short, none=False)
     assert len(short) == len(kept)
     assert sum(one.span is None for one in short) > 0
+    # Nor is it learned that an answer is where the passage says something else.
+    one = replace(kept[0].question, answers=(("apple", 3),))
+    (wrong,) = qa.encoding.encoded([one], config, none=False)
+    assert wrong.span is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"title": None}, "a text is no string"),
+        ({"context": 3}, "a text is no string"),
+        ({"context": " \n"}, "its passage has no word"),
+        ({"question": None}, "a text is no string"),
+        ({"answers": [{"text": "Ann", "answer_start": "0"}]}, "an answer_start"),
+        ({"answers": [{"text": None, "answer_start": 0}]}, "a text is no string"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_told(qa, tmp_path, change, message):
+    one = article("One", 1)
+    for part in (one, *one["paragraphs"], one["paragraphs"][0]["qas"][0]):
+        part.update({name: change[name] for name in change if name in part})
+    path = tmp_path / "squad.json"
+    # As some editors write it.
+    path.write_text(json.dumps({"data": [one]}), encoding="utf-8-sig")
+    with pytest.raises(SystemExit, match=message):
+        qa.squad.of_file(path)
 
 
 def test_examples_of_tensorflow_datasets(qa):
@@ -228,8 +259,24 @@ def test_one_article_is_held_out(qa, file):
     assert own.articles == 2
     with pytest.raises(SystemExit, match=r"one of \['One', 'Two'\]"):
         qa.runs.data_of([file], None, "Three")
-    (given,) = qa.runs.data_of([file, file], None, None)
+    (given,) = qa.runs.data_of([file, file], None, None, unanswerable=True)
     assert len(given.train) == len(given.test) == 40
+    (given,) = qa.runs.data_of([file, file], None, None)
+    assert given.train == given.test == answered(qa, file)
+    # An article without a question that has an answer can't be a test.
+    none = article("None", 1)
+    for asked in none["paragraphs"][0]["qas"]:
+        asked["is_impossible"] = True
+    more = [article("One", 6), article("Two", 4), none]
+    file.write_text(json.dumps({"data": more}))
+    found = qa.runs.data_of([file], None, "all")
+    assert [one.left_out for one in found] == ["One", "Two"]
+    assert len(qa.runs.data_of([file], None, "all", unanswerable=True)) == 3
+    with pytest.raises(SystemExit, match=r"one of \['One', 'Two'\]"):
+        qa.runs.data_of([file], None, "None")
+    file.write_text(json.dumps({"data": [none]}))
+    with pytest.raises(SystemExit, match="no question of its test has an answer"):
+        qa.runs.data_of([file, file], None, None)
     file.write_text("{}")
     with pytest.raises(SystemExit, match="must be JSON with articles"):
         qa.runs.data_of([file], None, "all")
@@ -291,8 +338,8 @@ def small(qa):
 
 
 def test_batches_are_the_same_for_an_epoch(qa, file, small):
-    questions = qa.encoding.encoded(qa.squad.of_file(file), small, none=False)
-    vocabulary = qa.encoding.vocabulary_of(qa.squad.of_file(file), 100)
+    questions = qa.encoding.encoded(answered(qa, file), small, none=False)
+    vocabulary = qa.encoding.vocabulary_of(answered(qa, file), 100)
     batches = qa.encoding.Batches(questions, vocabulary, small, seed=1)
 
     def read():
@@ -373,7 +420,7 @@ def test_attention_is_that_of_the_paper(qa):
 
 def questions_of(qa, file, config, count=None):
     """Real questions, as a batch."""
-    asked = qa.squad.of_file(file)
+    asked = answered(qa, file)
     vocabulary = qa.encoding.vocabulary_of(asked, 100)
     questions = qa.encoding.encoded(asked, config, none=False)[:count]
     x = qa.encoding.arrays_of(questions, vocabulary, config.word_length)
@@ -542,7 +589,7 @@ def test_components_are_those_of_the_paper(qa):
 @pytest.mark.parametrize(
     "variant",
     [
-        pytest.param({}, marks=pytest.mark.long),
+        {},
         pytest.param({"contextual": True}, marks=pytest.mark.long),
         {
             "contextual": True,
@@ -638,10 +685,11 @@ def interrupted(qa, monkeypatch):
 def test_a_run_is_trained_recorded_and_shipped(
     qa, file, small, tmp_path, capsys, monkeypatch
 ):
-    (data,) = qa.runs.data_of([file], None, "Two")
+    (data,) = qa.runs.data_of([file], None, "Two", unanswerable=True)
     data = replace(data, valid=data.test)
     more = ("--seed", "3", "--unanswerable", "score")
     run = run_of(qa, tmp_path, replace(small, batch=16), *more)
+    run = replace(run, name=f"one{qa.runs.ending('Two')}")
     final = qa.runs.trained(run, data)
     written = (run.folder / f"{run.name}.jsonl").read_text()
     lines = [json.loads(line) for line in written.splitlines()]
@@ -662,6 +710,17 @@ def test_a_run_is_trained_recorded_and_shipped(
     assert "was trained before" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="is of a run with other settings"):
         qa.runs.trained(replace(run, seed=4), data)
+    # What is like it, or begins with it, has the same questions and sizes.
+    for option, given in (("like", "one"), ("start", run.file)):
+        other = {"name": "other", option: given}
+        for wrong, change in (
+            ("data_hash", {"data": replace(data, hash="other")}),
+            ("width", {"config": replace(run.config, width=5)}),
+            ("unanswerable", {"unanswerable": False}),
+        ):
+            asked = change.pop("data", data)
+            with pytest.raises(SystemExit, match=f"--{option} .*other.*{wrong}"):
+                qa.runs.trained(replace(run, **{**other, **change}), asked)
 
     # Its files say the same.
     monkeypatch.setattr(qa.shipping, "KINDS", (None,))
@@ -677,6 +736,15 @@ def test_a_run_is_trained_recorded_and_shipped(
     row = "no answer scored (squad.json), 1 of 2 articles: Two | 3 | 16 |"
     assert row in printed
     assert "16 of 16" in printed
+    run.file.unlink()
+    (run.folder / f"{run.name}.shipped.jsonl").unlink()
+    with pytest.raises(SystemExit, match="is gone; its records say"):
+        qa.shipping.ship(run, data)
+    (run.folder / "tied.jsonl").write_text(
+        json.dumps({"final": True, "run": "tied", "configuration": "tied-256"}) + "\n"
+    )
+    with pytest.raises(SystemExit, match="which this example does not have"):
+        qa.results.show(run.folder)
 
 
 @pytest.mark.long
@@ -744,7 +812,7 @@ def test_every_method_trains(qa, file, small, tmp_path):
     ):
         run = run_of(qa, tmp_path, config, *more)
         final = qa.runs.trained(run, data)
-        assert math.isfinite(final["f1"])
+        assert np.isfinite(final["f1"])
         if "--keep" in more:
             assert sum(final["units"]) == 22
     # The sizes that pruning came to, from the beginning and tuned further.
@@ -821,10 +889,6 @@ def test_runs_of_one_kind_are_one_row(qa):
     found = qa.results.by_kind(whole)
     assert {name: list(seeds) for name, seeds in found.items()} == {"tiny (d)": [1, 2]}
     assert qa.results.pooled(found["tiny (d)"][1], "em") == 25
-    # A fold without questions says nothing.
-    none = row(1, "Three", math.nan, questions=0)
-    assert qa.results.pooled([*whole[:2], none], "em") == 25
-    assert math.isnan(qa.results.pooled([none], "em"))
     # Seeds with other folds, other settings or other data are other rows.
     for other in (
         row(3),
@@ -863,6 +927,8 @@ def test_titles_become_names_of_files(qa, file, tmp_path):
 
 def test_every_step_of_a_plan_is_a_run(qa, tmp_path, monkeypatch):
     made = []
+    vectors = tmp_path / "glove.txt"
+    vectors.touch()
 
     def run(command):
         args = qa.arguments(command[2:])
@@ -870,17 +936,34 @@ def test_every_step_of_a_plan_is_a_run(qa, tmp_path, monkeypatch):
         name = qa.run_of(args, left_out).name
         made.append(name)
         records = qa.records.Records(args.out / f"{name}.jsonl", {})
-        records.add(final=True, units=[1, 2, 3, 4, 5, 6])
+        settings = {"contextual": args.contextual}
+        records.add(final=True, units=[1, 2, 3, 4, 5, 6], settings=settings)
         (args.out / f"{name}.keras").touch()
         return SimpleNamespace(returncode=0)
 
     monkeypatch.setattr(qa.plans.subprocess, "run", run)
     for name, plan in qa.PLANS.items():
         source = ["--squad", "file"] if name == "held-out" else []
-        qa.plans.follow(plan(), Path("script.py"), tmp_path, source)
+        given = ["--vectors", str(vectors)]
+        qa.plans.follow(plan(""), Path("script.py"), tmp_path, source)
+        qa.plans.follow(plan("vectors"), Path("script.py"), tmp_path, source + given)
     assert len(set(made)) == len(made) > 30
     assert "small-direct-scheduled-0.3-seed2" in made
+    assert "bidaf-direct-scheduled-0.2-vectors-seed1" in made
     assert "small-scheduled-0.5-tuned-seed1-without-Two" in made
+
+
+def test_direct_design_has_the_contextual_sizes_too(qa, tmp_path):
+    for name, contextual in (("all", True), ("six", False)):
+        records = qa.records.Records(tmp_path / f"{name}.jsonl", {})
+        units = {"units": [1, 2, 3, 4, 5, 6], "contextual_units": [7, 8]}
+        records.add(final=True, **units, settings={"contextual": contextual})
+    given = ["tiny", "--method", "direct", "--out", str(tmp_path), "--like"]
+    everything, six = (qa.run_of(qa.arguments([*given, n])) for n in ("all", "six"))
+    assert everything.config.units == (7, 8, 1, 2, 3, 4, 5, 6)
+    assert six.config.units == (1, 2, 3, 4, 5, 6)
+    with pytest.raises(SystemExit, match="not there, or not of a finished run"):
+        qa.run_of(qa.arguments([*given, "none"]))
 
 
 @pytest.mark.parametrize(
@@ -901,6 +984,9 @@ def test_every_step_of_a_plan_is_a_run(qa, tmp_path, monkeypatch):
         (["tiny", "--groups", "output"], "takes LAYER=N"),
         (["tiny", "--groups", "output=2", "output=3"], "names a layer twice"),
         (["tiny", "--dropout", "1"], "must lie in [0, 1)"),
+        (["tiny", "--seed", "-1"], "--seed must be 0 or more, not -1"),
+        (["tiny", "--method", "lasso", "--strength", "nan"], "must be 0 or more"),
+        (["tiny", "--contextual"], "is for what removes units; plain does not"),
         (
             ["tiny", "--method", "direct", "--units", *"123456", "--like", "x"],
             "give one",

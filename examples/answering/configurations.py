@@ -5,6 +5,8 @@ from dataclasses import dataclass
 # The bidirectional layers, in the order in which sizes are given and told.
 CONTEXTUAL = "contextual"
 PRUNED = ("modelling_1", "modelling_2", "output")
+# Of the largest vocabulary, unless a run has another.
+MOST_WORDS = 10_000
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,9 @@ def with_vectors(
                 if number == 1 and len(values) == 1 and (word + values[0]).isdigit():
                     continue
                 length = length or len(values)
+                if len(values) > length:
+                    # A word with spaces, which no token of a text is.
+                    continue
                 if len(values) != length or not length:
                     raise ValueError(f"line {number} has {len(values)} numbers")
                 if word in counts and word not in found:
@@ -145,7 +148,7 @@ class Encoded:
         tokens: Of the passage, as many as are read.
         asked: Tokens of the question.
         span: The first and the last token of its first answer, `None` if that is not
-            among them.
+            among them, or not where it is said to be.
     """
 
     question: Question
@@ -167,14 +170,12 @@ def encoded(
     Args:
         questions: The questions.
         config: How much of them is read.
-        none: Whether passages begin with a token that stands for no answer. Without,
-            questions that have none are left out.
+        none: Whether passages begin with a token that stands for no answer; without,
+            each question must have one.
     """
     found = []
     passages: dict[str, list[Token]] = {}
     for one in questions:
-        if not one.answers and not none:
-            continue
         if one.passage not in passages:
             passages[one.passage] = tokens_of(one.passage)
         tokens = passages[one.passage]
@@ -184,9 +185,13 @@ def encoded(
         span: tuple[int, int] | None = (0, 0)
         if one.answers:
             text, begin = one.answers[0]
-            end = begin + len(text.rstrip())
+            text = text.rstrip()
+            end = begin + len(text)
             span = span_of(tokens, begin, end)
-            if span and tokens[span[1]].end < end:
+            # Cut off, or not what the passage says there.
+            if span and (
+                tokens[span[1]].end < end or not one.passage.startswith(text, begin)
+            ):
                 span = None
         asked = [token.text for token in tokens_of(one.text)][: config.question]
         found.append(Encoded(one, tuple(tokens), tuple(asked), span))
@@ -273,18 +278,23 @@ class Batches(keras.utils.PyDataset):
         return len(self._batches)
 
     def __getitem__(self, index: int) -> Any:
-        own = [self.questions[k] for k in self._batches[index]]
+        own = self._questions(index)
+        lengths = lengths_of(own)
         # Keras takes a length for fixed that the first two batches share.
-        lengths = [length + STRIDE * (index == 0) for length in lengths_of(own)]
-        if index == 1:
-            first = self[0][0]
-            lengths = [
-                length + STRIDE * (length == first[2 * k].shape[1])
-                for k, length in enumerate(lengths)
-            ]
+        if index == 0:
+            lengths = lengths[0] + STRIDE, lengths[1] + STRIDE
+        elif index == 1:
+            first = (length + STRIDE for length in lengths_of(self._questions(0)))
+            lengths = tuple(
+                length + STRIDE * (length == other)
+                for length, other in zip(lengths, first, strict=True)
+            )
         x = arrays_of(own, self.vocabulary, self.config.word_length, *lengths)
         spans = np.array([one.span for one in own], "int32")
         return tuple(x), (spans[:, 0], spans[:, 1])
+
+    def _questions(self, index: int) -> list[Encoded]:
+        return [self.questions[k] for k in self._batches[index]]
 
 
 def lengths_of(questions: Sequence[Encoded]) -> tuple[int, int]:

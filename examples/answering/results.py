@@ -1,6 +1,5 @@
 """What all runs of a folder came to, as tables."""
 
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,9 +9,7 @@ import numpy as np
 from experiments import records
 from experiments.results import Row, gathered, in_order, measured_with, put, told
 
-from answering.configurations import CONFIGURATIONS
-
-MOST_WORDS = 10_000
+from answering.configurations import CONFIGURATIONS, MOST_WORDS
 
 
 def name_of(run: Row) -> str:
@@ -74,11 +71,8 @@ def by_kind(runs: Sequence[Row]) -> dict[str, dict[int, list[Row]]]:
 
 def pooled(runs: Sequence[Row], name: str) -> float:
     """A mean over all questions of several runs, each of an article of its own."""
-    asked = [run for run in runs if run["questions"]]
-    if not asked:
-        return math.nan
-    weights = [run["questions"] for run in asked]
-    return float(np.average([run[name] for run in asked], weights=weights))
+    weights = [run["questions"] for run in runs]
+    return float(np.average([run[name] for run in runs], weights=weights))
 
 
 def table(runs: Sequence[Row]) -> list[str]:
@@ -128,7 +122,7 @@ def _mean_units(group: Sequence[Row], name: str) -> str:
 
 def show(folder: Path) -> None:
     """Prints the table, and what it was measured with."""
-    runs = gathered(folder)
+    runs = gathered(folder, CONFIGURATIONS)
     if not runs:
         raise SystemExit(f"--out {folder} has no finished run yet.")
     print("\n".join(table(runs)))

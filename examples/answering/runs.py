@@ -2,13 +2,12 @@
 
 import hashlib
 import json
-import math
 import platform
 import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import numpy as np
 from experiments.course import Course, epochs_at
 from experiments.records import (
     Records,
-    check_start,
+    check_same,
     digest_of,
     settings_of,
     where,
@@ -65,7 +64,10 @@ class Data:
 
 
 def data_of(
-    paths: Sequence[Path] | None, name: str | None, hold_out: str | None
+    paths: Sequence[Path] | None,
+    name: str | None,
+    hold_out: str | None,
+    unanswerable: bool = False,
 ) -> list[Data]:
     """What to train with and to test with.
 
@@ -74,6 +76,7 @@ def data_of(
         name: A tensorflow-datasets name, in place of files.
         hold_out: With one file the title of the article to test with, or "all" for each
             in turn.
+        unanswerable: Whether questions without an answer count; else they are left out.
 
     Returns:
         One, or as many as there are articles to hold out.
@@ -82,16 +85,18 @@ def data_of(
         parts = squad.of_dataset(name)
         if not {"train", "validation"} <= set(parts):
             raise SystemExit(f"--data {name} has no train and validation parts.")
-        return [_data(parts["train"], [], parts["validation"], name)]
+        return [_data([parts["train"], [], parts["validation"]], name, unanswerable)]
     if not paths:
         parts = spans.of_python()
         source = f"documentation of Python {platform.python_version()}"
-        return [_data(parts["train"], parts["valid"], parts["test"], source)]
+        own = [parts["train"], parts["valid"], parts["test"]]
+        return [_data(own, source, unanswerable)]
     source = " ".join(path.name for path in paths)
     if len(paths) == 2:
         train, test = (squad.of_file(path) for path in paths)
-        return [_data(train, [], test, source)]
-    questions = squad.of_file(paths[0])
+        return [_data([train, [], test], source, unanswerable)]
+    everything = squad.of_file(paths[0])
+    questions = _asked(everything, unanswerable)
     titles = sorted({one.title for one in questions})
     if hold_out not in (*titles, "all") or len(titles) < 2:
         raise SystemExit(
@@ -99,14 +104,14 @@ def data_of(
             f"test is of: 'all' for each in turn, or one of {titles}. "
             f"Received: {hold_out}."
         )
-    own = squad.hash_of(questions)
+    digest = squad.hash_of(everything)
     return [
         Data(
             [one for one in questions if one.title != title],
             [],
             [one for one in questions if one.title == title],
             source,
-            own,
+            digest,
             title,
             len(titles),
         )
@@ -114,11 +119,16 @@ def data_of(
     ]
 
 
-def _data(
-    train: list[Question], valid: list[Question], test: list[Question], source: str
-) -> Data:
-    own = squad.hash_of([*train, *valid, *test])
-    return Data(train, valid, test, source, own)
+def _data(parts: Sequence[list[Question]], source: str, unanswerable: bool) -> Data:
+    digest = squad.hash_of([one for part in parts for one in part])
+    train, valid, test = (_asked(part, unanswerable) for part in parts)
+    if not test:
+        raise SystemExit(f"{source}: no question of its test has an answer.")
+    return Data(train, valid, test, source, digest)
+
+
+def _asked(questions: Sequence[Question], unanswerable: bool) -> list[Question]:
+    return [one for one in questions if one.answers or unanswerable]
 
 
 @dataclass(frozen=True)
@@ -164,8 +174,7 @@ class Run:
 
     def vocabulary(self, data: Data) -> Vocabulary:
         """The words of the questions to train with."""
-        own = [one for one in data.train if one.answers or self.unanswerable]
-        found = encoding.vocabulary_of(own, self.most_words)
+        found = encoding.vocabulary_of(data.train, self.most_words)
         if self.vectors is None:
             return found
         questions = [*data.train, *data.valid, *data.test]
@@ -204,6 +213,7 @@ def trained(run: Run, data: Data) -> dict[str, Any]:
             "start_hash": digest_of(run.start) if run.start else None,
             "unanswerable": run.unanswerable,
             "vectors": run.vectors.name if run.vectors else None,
+            **({"vectors_hash": digest_of(run.vectors)} if run.vectors else {}),
             "most_words": run.most_words,
         },
         "data": data.source,
@@ -214,6 +224,11 @@ def trained(run: Run, data: Data) -> dict[str, Any]:
     records = Records(run.folder / f"{run.name}.jsonl", facts)
     if (final := records.done_before()) is not None:
         return final
+    if run.like is not None:
+        name = run.like + ending(data.left_out)
+        check_same("like", run.folder, name, _shared(facts))
+    if run.start is not None:
+        check_same("start", run.start.parent, run.start.stem, _shared(facts))
     vocabulary = run.vocabulary(data)
     everything = run.encoded(data.train)
     questions = [one for one in everything if one.span is not None]
@@ -224,14 +239,12 @@ def trained(run: Run, data: Data) -> dict[str, Any]:
         print(
             f"{len(questions):,} questions of {len(everything):,} can be trained with"
         )
-        _train(run, data, questions, vocabulary, course)
-        # Without it nobody knows what the numbers mean.
-        write(
-            run.file.with_suffix(".vocabulary.json"),
-            json.dumps(
-                {"words": vocabulary.words, "characters": vocabulary.characters}
-            ),
-        )
+        _train(run, questions, run.encoded(data.valid), vocabulary, course)
+    # Without it nobody knows what the numbers mean.
+    write(
+        run.file.with_suffix(".vocabulary.json"),
+        json.dumps({"words": vocabulary.words, "characters": vocabulary.characters}),
+    )
     model = keras.models.load_model(run.file)
     records.add(
         final=True,
@@ -244,10 +257,22 @@ def trained(run: Run, data: Data) -> dict[str, Any]:
     return records.lines()[-1]
 
 
+def _shared(facts: dict[str, Any]) -> dict[str, Any]:
+    """What must be the same in two runs of which one takes up the other."""
+    settings = facts["settings"]
+    sizes = ("width", "groups", "density", "character_width", "height")
+    read = ("word_length", "context", "question", "unanswerable", "most_words")
+    words = ("vectors", "vectors_hash")
+    return {
+        **{name: settings.get(name) for name in (*sizes, *read, *words)},
+        **{name: facts[name] for name in ("data_hash", "left_out")},
+    }
+
+
 def _train(
     run: Run,
-    data: Data,
     questions: Sequence[Encoded],
+    looked_at: Sequence[Encoded],
     vocabulary: Vocabulary,
     course: Course,
 ) -> None:
@@ -255,12 +280,12 @@ def _train(
     config = run.config
     course.take_up(run.seed)
     batches = encoding.Batches(questions, vocabulary, config, run.seed)
-    model = _beginning(run, data, vocabulary, batches.num_batches * config.epochs)
+    model = _beginning(run, vocabulary, batches.num_batches * config.epochs)
     print(
         f"{run.name}: {config.about}; {model.count_params():,} weights; "
         f"{batches.num_batches:,} batches an epoch"
     )
-    watch = Watch(run, run.encoded(data.valid), vocabulary, course.records)
+    watch = Watch(run, looked_at, vocabulary, course.records)
     callbacks = [encoding.EpochByEpoch(batches), watch]
     at = rebuilt_after(run)
     course.fit(model, batches, config.epochs, callbacks, pruning_of(run), at)
@@ -277,8 +302,6 @@ def scores(
 
 def mean_scores(questions: Sequence[Encoded], answers: Sequence[str]) -> dict[str, Any]:
     """Exact match and F1 of answers, in per cent of the questions."""
-    if not questions:
-        return {"em": math.nan, "f1": math.nan, "questions": 0}
     asked = [one.question for one in questions]
     matches, overlaps = squad.scores(asked, answers)
     return {
@@ -321,7 +344,7 @@ def pruning_of(run: Run) -> Any:
     return None
 
 
-def _beginning(run: Run, data: Data, vocabulary: Vocabulary, steps: int) -> keras.Model:
+def _beginning(run: Run, vocabulary: Vocabulary, steps: int) -> keras.Model:
     """The model that training begins with, compiled."""
     config = run.config
     regularizers: dict[str, Any] = {}
@@ -349,20 +372,6 @@ def _beginning(run: Run, data: Data, vocabulary: Vocabulary, steps: int) -> kera
                 f"{run.name}: there is no model of these sizes. {error}"
             ) from error
     else:
-        alike = ("width", "groups", "density", "character_width", "height")
-        read = ("word_length", "context", "question")
-        settings = asdict(config)
-        check_start(
-            run.start,
-            {
-                **{name: settings[name] for name in (*alike, *read)},
-                "data_hash": data.hash,
-                "left_out": data.left_out,
-                "unanswerable": run.unanswerable,
-                "vectors": run.vectors.name if run.vectors else None,
-                "most_words": run.most_words,
-            },
-        )
         try:
             start = keras.models.load_model(run.start, compile=False)
         except ValueError as error:

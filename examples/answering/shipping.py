@@ -8,6 +8,7 @@ from experiments.records import Records, where
 
 import keras_sparse_rnn as ksr
 from answering import encoding, models, runs
+from answering.encoding import Encoded
 from answering.runs import Data, Run
 
 KINDS = (None, "dynamic")
@@ -28,17 +29,25 @@ def ship(run: Run, data: Data) -> list[dict[str, Any]]:
     done = {line["quantize"] for line in records.lines()}
     if done >= set(KINDS):
         return records.lines()
+    if not run.file.is_file():
+        raise SystemExit(
+            f"--ship: {run.file} is gone; its records say that it was trained. Remove "
+            f"{run.file.with_suffix('.jsonl')} to train it again."
+        )
     model = keras.models.load_model(run.file, compile=False)
     vocabulary = run.vocabulary(data)
     questions = run.encoded(data.test)
-    if not questions:
-        raise SystemExit("--ship asks the questions of the test, and there are none.")
     # The longest passage and question of all, as far as they are read.
     context, question = encoding.lengths_of(
         [*run.encoded([*data.train, *data.valid]), *questions]
     )
     logits = list(encoding.logits_of(model, questions, vocabulary, run.config))
     wanted, _ = encoding.answers_of(questions, logits, run.config, run.unanswerable)
+
+    def given(one: Encoded) -> list[np.ndarray]:
+        length = run.config.word_length
+        return encoding.arrays_of([one], vocabulary, length, context, question)
+
     for quantize in KINDS:
         if quantize in done:
             continue
@@ -48,13 +57,7 @@ def ship(run: Run, data: Data) -> list[dict[str, Any]]:
             models.for_lengths(model, context, question), path, quantize=quantize
         )
         file = ksr.TFLiteModel(path, threads=1)
-        given = [
-            encoding.arrays_of(
-                [one], vocabulary, run.config.word_length, context, question
-            )
-            for one in questions
-        ]
-        answers = [[one[0] for one in file(*x)] for x in given]
+        answers = [[both[0] for both in file(*given(one))] for one in questions]
         spans, texts = encoding.answers_of(
             questions, answers, run.config, run.unanswerable
         )
@@ -69,7 +72,7 @@ def ship(run: Run, data: Data) -> list[dict[str, Any]]:
                 for one, theirs, ours in zip(questions, answers, logits, strict=True)
                 for a, b, size in zip(theirs, ours, [len(one.tokens)] * 2, strict=True)
             ),
-            ms=file.latency(given[0]),
+            ms=file.latency(given(questions[0])),
             tokens=[context, question],
             operators=sorted(report.operators),
             **runs.sizes(model),

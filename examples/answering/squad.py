@@ -82,7 +82,7 @@ def span_of(tokens: Sequence[Token], begin: int, end: int) -> tuple[int, int] | 
 def of_file(path: Path) -> list[Question]:
     """The questions of a file of SQuAD v1.1 or v2."""
     try:
-        articles = json.loads(path.read_text(encoding="utf-8"))["data"]
+        articles = json.loads(path.read_text(encoding="utf-8-sig"))["data"]
         found = list(_of_articles(articles))
     except OSError as error:
         raise SystemExit(f"--squad {path}: {error}") from error
@@ -102,13 +102,29 @@ def _of_articles(articles: Iterable[Any]) -> Iterable[Question]:
             for asked in paragraph["qas"]:
                 # In v2 a question without an answer has answers that only look right.
                 answers = [] if asked.get("is_impossible") else asked["answers"]
-                yield Question(
-                    str(asked["id"]),
-                    article["title"],
-                    paragraph["context"],
-                    asked["question"],
-                    tuple((one["text"], one["answer_start"]) for one in answers),
+                yield _checked(
+                    Question(
+                        str(asked["id"]),
+                        article["title"],
+                        paragraph["context"],
+                        asked["question"],
+                        tuple((one["text"], one["answer_start"]) for one in answers),
+                    )
                 )
+
+
+def _checked(question: Question) -> Question:
+    """A question as it was read; raises if something in it is of another type."""
+    texts = [question.title, question.passage, question.text]
+    texts += [text for text, _ in question.answers]
+    begins = [begin for _, begin in question.answers]
+    if not all(isinstance(one, str) for one in texts):
+        raise TypeError(f"question {question.id}: a text is no string, among {texts}")
+    if not all(isinstance(one, int) for one in begins):
+        raise TypeError(f"question {question.id}: an answer_start in {begins}")
+    if not tokens_of(question.passage):
+        raise ValueError(f"question {question.id}: its passage has no word")
+    return question
 
 
 def of_dataset(name: str) -> dict[str, list[Question]]:

@@ -99,20 +99,28 @@ def settings_of(config: Any) -> dict[str, Any]:
     return {name: value for name, value in asdict(config).items() if name != "about"}
 
 
-def check_start(file: Path, wanted: dict[str, Any]) -> None:
-    """Exits unless a model was trained as it must be to start from.
-
-    Args:
-        file: The model; its run's records are beside it.
-        wanted: What these must say, at their top or among the settings.
-    """
-    path = file.with_suffix(".jsonl")
+def finished(option: str, folder: Path, name: str) -> dict[str, Any]:
+    """The last line of a run that an option names; exits if it is not finished."""
+    path = folder / f"{name}.jsonl"
     final = Records(path, {}).final()
     if final is None:
         raise SystemExit(
-            f"--start {file}: {path}, which would say what it was trained with, is not "
-            "there, or not of a finished run."
+            f"--{option} {name}: {path}, which would say what it was trained with, is "
+            "not there, or not of a finished run."
         )
+    return final
+
+
+def check_same(option: str, folder: Path, name: str, wanted: dict[str, Any]) -> None:
+    """Exits unless a run that an option names was made as it must be.
+
+    Args:
+        option: The option, without dashes.
+        folder: Where the run's records are.
+        name: The run.
+        wanted: What they must say, at their top or among the settings.
+    """
+    final = finished(option, folder, name)
     there = _flat(final)
     different = {
         name: (there.get(name), value)
@@ -121,7 +129,7 @@ def check_start(file: Path, wanted: dict[str, Any]) -> None:
     }
     if different:
         raise SystemExit(
-            f"--start {file}: it was trained with other data or settings. Different "
+            f"--{option} {name}: it was trained with other data or settings. Different "
             f"(there, here): {different}"
         )
 
@@ -133,15 +141,6 @@ def write(path: Path, text: str) -> None:
     beside.replace(path)
 
 
-def units_of(folder: Path, name: str) -> list[int]:
-    """The units that a finished run ended with; exits if there is none."""
-    path = folder / f"{name}.jsonl"
-    final = Records(path, {}).final()
-    if final is None:
-        raise SystemExit(f"--like {name}: {path} is not of a finished run.")
-    return final["units"]
-
-
 def kind_of(name: str, configuration: str, seed: int) -> str:
     """The name of a run without its configuration and seed, if they are these."""
     kind = name.removesuffix(f"-seed{seed}").removeprefix(configuration)
@@ -150,7 +149,11 @@ def kind_of(name: str, configuration: str, seed: int) -> str:
 
 def digest_of(file: Path) -> str:
     """A short name for what is in a file."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    digest = hashlib.sha256()
+    with file.open("rb") as opened:
+        while piece := opened.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()[:16]
 
 
 def _flat(line: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,21 @@ from experiments.records import all_runs
 Row = dict[str, Any]
 
 
-def gathered(folder: Path) -> list[Row]:
-    """The last line of each finished run, with what was measured of its files."""
+def gathered(folder: Path, known: Collection[str]) -> list[Row]:
+    """The last line of each finished run, with what was measured of its files.
+
+    Args:
+        folder: Where the records are.
+        known: The configurations of the example that made them.
+    """
     found = []
     for run in all_runs(folder):
+        if run["configuration"] not in known:
+            raise SystemExit(
+                f"{folder / run['run']}.jsonl is of the configuration "
+                f"{run['configuration']}, which this example does not have; --out is "
+                "the folder of its own runs."
+            )
         shipped = folder / f"{run['run']}.shipped.jsonl"
         lines = shipped.read_text().splitlines() if shipped.exists() else []
         found.append({**run, "shipped": [json.loads(line) for line in lines]})

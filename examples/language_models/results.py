@@ -188,7 +188,7 @@ def _line_of(run: Row) -> str:
 
 def show(folder: Path) -> None:
     """Prints the tables, and draws beside the records."""
-    runs = gathered(folder)
+    runs = gathered(folder, CONFIGURATIONS)
     if not runs:
         raise SystemExit(f"--out {folder} has no finished run yet.")
     print("\n".join(trained_table(runs)))

@@ -14,7 +14,7 @@ import numpy as np
 from experiments.course import Course, epochs_at, save
 from experiments.records import (
     Records,
-    check_start,
+    check_same,
     digest_of,
     settings_of,
     where,
@@ -38,6 +38,9 @@ METHODS = {
     "direct": "a dense model with --units, or those of --like, from the beginning",
     "finetune": "averaged SGD from the first step on, of a trained model (--start)",
 }
+
+# What is alike in two runs of which one takes up the other.
+SAME_TEXT = ("data_hash", "train_words", "vocabulary")
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,11 @@ def trained(run: Run, text: Text) -> dict[str, Any]:
     records = Records(run.folder / f"{run.name}.jsonl", facts_of(run, text))
     if (final := records.done_before()) is not None:
         return final
+    shared = {name: records.facts[name] for name in SAME_TEXT}
+    if run.like is not None:
+        check_same("like", run.folder, run.like, shared)
+    if run.start is not None:
+        check_same("start", run.start.parent, run.start.stem, shared)
     course = Course(run.file, records)
     if not course.ended():
         _train(run, text, course)
@@ -222,9 +230,6 @@ def _beginning(run: Run, text: Text) -> keras.Model:
         extra = _pulled(run, run.strength)
     model = models.build(config, len(text.vocabulary), run.seed, extra)
     if run.start is not None:
-        names = ("data_hash", "train_words", "vocabulary")
-        facts = facts_of(run, text)
-        check_start(run.start, {name: facts[name] for name in names})
         try:
             trained = keras.models.load_model(run.start, compile=False)
             model.set_weights(trained.get_weights())

@@ -79,8 +79,10 @@ class ISSPruning(keras.callbacks.Callback):
             another target than `keep` only its course counts. An `end_step` is the
             step of an update, whatever `frequency` is.
         layer_floor: No layer keeps less than this share of its fair part: what it
-            would keep if all layers were pruned alike. With `units`, or no target,
-            there is none.
+            would keep if all layers were pruned alike. The ranking compares norms
+            across layers, so layers whose weights begin smaller, such as those that
+            read many features, lose more; with 1.0 all lose alike. With `units`, or no
+            target, there is none.
         minimum: No layer keeps fewer units.
         round_to: The units left of each layer, of each group of a grouped one, are a
             multiple of this, such as the width of a device's vectors. A layer that has
