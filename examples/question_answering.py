@@ -208,35 +208,35 @@ def run_of(args: argparse.Namespace, left_out: str | None = None) -> runs.Run:
     for value in (args.keep, args.strength):
         if value is not None:
             parts.append(f"{value:g}")
-    units, start, kind = args.units, args.start, ""
+    units, start = args.units, args.start
     if args.like is not None:
         like = finished("like", args.out, args.like + ending)
         units = like["units"]
         if like["settings"]["contextual"]:
             units = [*like["contextual_units"], *units]
-        kind = kind_of(args.like, args.configuration, args.seed)
+        parts.append(kind_of(args.like, args.configuration, args.seed))
     else:
         parts += [str(one) for one in units or ()]
     if start is not None:
         start = start.with_name(f"{start.stem}{ending}{start.suffix}")
         if not start.is_file():
             raise SystemExit(f"--start {start}: there is no such file.")
-    more = [f"{name}{count}" for name, count in args.groups]
-    if args.density is not None:
-        more.append(f"density{args.density:g}")
+    # What must be alike in the run that this one is like stands in that one's name.
+    own = args.like is None
+    if own:
+        parts += [f"{name}{count}" for name, count in args.groups]
+    if own and args.density is not None:
+        parts.append(f"density{args.density:g}")
     if args.dropout is not None:
-        more.append(f"dropout{args.dropout:g}")
+        parts.append(f"dropout{args.dropout:g}")
     for given, what in (
         (args.contextual, "contextual"),
-        (args.vectors is not None, "vectors"),
-        (args.unanswerable == "score", "unanswerable"),
+        (own and args.vectors is not None, "vectors"),
+        (own and args.unanswerable == "score", "unanswerable"),
         (args.start is not None, "tuned"),
     ):
         if given:
-            more.append(what)
-    # What the other run's name says is not said twice.
-    parts += [kind] if kind else []
-    parts += [part for part in more if part not in kind.split("-")]
+            parts.append(what)
     parts.append(f"seed{args.seed}")
     return runs.Run(
         name=(args.name or "-".join(parts)) + ending,

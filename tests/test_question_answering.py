@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -812,7 +813,7 @@ def test_every_method_trains(qa, file, small, tmp_path):
     ):
         run = run_of(qa, tmp_path, config, *more)
         final = qa.runs.trained(run, data)
-        assert np.isfinite(final["f1"])
+        assert math.isfinite(final["f1"])
         if "--keep" in more:
             assert sum(final["units"]) == 22
     # The sizes that pruning came to, from the beginning and tuned further.
@@ -889,6 +890,10 @@ def test_runs_of_one_kind_are_one_row(qa):
     found = qa.results.by_kind(whole)
     assert {name: list(seeds) for name, seeds in found.items()} == {"tiny (d)": [1, 2]}
     assert qa.results.pooled(found["tiny (d)"][1], "em") == 25
+    # A fold without questions says nothing.
+    none = row(1, "Three", math.nan, questions=0)
+    assert qa.results.pooled([*whole[:2], none], "em") == 25
+    assert math.isnan(qa.results.pooled([none], "em"))
     # Seeds with other folds, other settings or other data are other rows.
     for other in (
         row(3),

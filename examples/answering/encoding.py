@@ -111,9 +111,6 @@ def with_vectors(
                 if number == 1 and len(values) == 1 and (word + values[0]).isdigit():
                     continue
                 length = length or len(values)
-                if len(values) > length:
-                    # A word with spaces, which no token of a text is.
-                    continue
                 if len(values) != length or not length:
                     raise ValueError(f"line {number} has {len(values)} numbers")
                 if word in counts and word not in found:

@@ -1,5 +1,6 @@
 """What all runs of a folder came to, as tables."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -71,8 +72,11 @@ def by_kind(runs: Sequence[Row]) -> dict[str, dict[int, list[Row]]]:
 
 def pooled(runs: Sequence[Row], name: str) -> float:
     """A mean over all questions of several runs, each of an article of its own."""
-    weights = [run["questions"] for run in runs]
-    return float(np.average([run[name] for run in runs], weights=weights))
+    asked = [run for run in runs if run["questions"]]
+    if not asked:
+        return math.nan
+    weights = [run["questions"] for run in asked]
+    return float(np.average([run[name] for run in asked], weights=weights))
 
 
 def table(runs: Sequence[Row]) -> list[str]:
