@@ -30,7 +30,7 @@ from experiments.arguments import refuse_others
 from experiments.plans import follow
 from experiments.records import finished, kind_of
 from language_models import magnitude, results, runs, shipping, texts
-from language_models.configurations import CONFIGURATIONS
+from language_models.configurations import CONFIGURATIONS, FIELD
 from language_models.plans import PLANS
 
 PULLED = ("lasso", "proximal", "weights", "rows")
@@ -86,6 +86,10 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         for name, plan in PLANS.items():
             print(f"{name:20} {plan.__doc__}")
         raise SystemExit
+    if args.text is not None and not args.text.exists():
+        parser.error(f"--text {args.text}: there is no such file or folder")
+    if args.seed is not None and args.seed < 0:
+        parser.error(f"--seed must be 0 or more, not {args.seed}")
     for name, allowed in (
         ("plan", ("text", "data", "most_words", "most_text", "seed", "out")),
         ("results", ("out",)),
@@ -148,7 +152,7 @@ def run_of(args: argparse.Namespace) -> runs.Run:
         parts.append(f"{args.strength:g}")
     units = args.units
     if args.like is not None:
-        units = finished("like", args.out, args.like)["units"]
+        units = finished("like", args.out, args.like, FIELD)["units"]
         layers = len(CONFIGURATIONS[args.configuration].units)
         if len(units) != layers:
             raise SystemExit(

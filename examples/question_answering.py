@@ -27,7 +27,13 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from answering import results, runs, shipping
-from answering.configurations import CONFIGURATIONS, CONTEXTUAL, MOST_WORDS, PRUNED
+from answering.configurations import (
+    CONFIGURATIONS,
+    CONTEXTUAL,
+    FIELD,
+    MOST_WORDS,
+    PRUNED,
+)
 from answering.plans import PLANS
 from experiments.arguments import refuse_others
 from experiments.plans import follow
@@ -115,6 +121,21 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         for name, plan in PLANS.items():
             print(f"{name:12} {plan.__doc__}")
         raise SystemExit
+    if args.seed is not None and args.seed < 0:
+        parser.error(f"--seed must be 0 or more, not {args.seed}")
+    for name in ("squad", "vectors"):
+        given = getattr(args, name) or []
+        for path in given if isinstance(given, list) else [given]:
+            if not path.is_file():
+                parser.error(f"--{name} {path}: there is no such file")
+    if args.squad is not None and len(args.squad) > 2:
+        parser.error("--squad takes one file or two")
+    alone = args.squad is not None and len(args.squad) == 1
+    if args.plan and alone != (args.plan == "held-out"):
+        parser.error(
+            "--plan held-out takes --squad with one file, and the other plans none "
+            f"or two; not --plan {args.plan} with {len(args.squad or ())}"
+        )
     for name, allowed in (
         ("plan", ("squad", "data", "vectors", "most_words", "seed", "out")),
         ("results", ("out",)),
@@ -150,8 +171,6 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
             parser.error(f"--{name} must lie in [0, 1), not {value:g}")
     if args.strength is not None and not 0 <= args.strength < math.inf:
         parser.error(f"--strength must be 0 or more, not {args.strength:g}")
-    if args.seed < 0:
-        parser.error(f"--seed must be 0 or more, not {args.seed}")
     if args.contextual and method not in ("scheduled", *PULLED):
         parser.error(f"--contextual is for what removes units; {method} does not")
     if args.units is not None and len(args.units) not in (6, 8):
@@ -165,13 +184,9 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         for value in values if isinstance(values, list) else [values]:
             if value is not None and value < 1:
                 parser.error(f"--{name.replace('_', '-')} must be at least 1")
-    if args.vectors is not None and not args.vectors.is_file():
-        parser.error(f"--vectors {args.vectors}: there is no such file")
     if args.start is not None and args.hold_out is None and not args.start.is_file():
         parser.error(f"--start {args.start}: there is no such file")
-    if args.squad is not None and len(args.squad) > 2:
-        parser.error("--squad takes one file or two")
-    if args.hold_out is not None and (args.squad is None or len(args.squad) != 1):
+    if args.hold_out is not None and not alone:
         parser.error("--hold-out is for --squad with one file")
     if args.density is not None and args.vectors is not None:
         parser.error("--density is for words whose vectors are learned: no --vectors")
@@ -210,9 +225,9 @@ def run_of(args: argparse.Namespace, left_out: str | None = None) -> runs.Run:
             parts.append(f"{value:g}")
     units, start = args.units, args.start
     if args.like is not None:
-        like = finished("like", args.out, args.like + ending)
+        like = finished("like", args.out, args.like + ending, FIELD)
         units = like["units"]
-        if like["settings"]["contextual"]:
+        if set(like["contextual_units"]) != {like["settings"]["width"]}:
             units = [*like["contextual_units"], *units]
         parts.append(kind_of(args.like, args.configuration, args.seed))
     else:

@@ -409,14 +409,14 @@ def test_plans_are_made_of_runs_that_there_are(lm, tmp_path, monkeypatch):
         made.append(name)
         units.append(run.units)
         records = lm.records.Records(given.out / f"{name}.jsonl", {})
-        records.add(final=True, units=[len(made), 6])
+        records.add(final=True, units=[len(made), 6], train_words=9)
         (given.out / f"{name}.keras").touch()
         return SimpleNamespace(returncode=len(made) in failing)
 
     failing = ()
     monkeypatch.setattr(lm.plans.subprocess, "run", run)
     for steps in lm.PLANS.values():
-        lm.plans.follow(steps(), Path("script.py"), tmp_path, ["--text", "there"])
+        lm.plans.follow(steps(), Path("script.py"), tmp_path, ["--text", str(tmp_path)])
     assert len(set(made)) == len(made) > 50
     direct = made.index("wide-256-direct-scheduled-0.35-seed2")
     assert units[direct] == (direct, 6)
@@ -584,6 +584,8 @@ def test_rows_and_columns_are_those_of_numpy(lm):
         (["tiny", "--epochs", "0"], "must be at least 1"),
         (["tiny", "--most-words", "1"], "must be at least 2"),
         (["--plan", "wide-256", "--epochs", "3"], "does not go with --epochs"),
+        (["--plan", "wide-256", "--text", "nowhere"], "no such file or folder"),
+        (["tiny", "--seed", "-1"], "--seed must be 0 or more, not -1"),
         (["tiny", "--results"], "--results does not go with configuration"),
         (
             ["tiny", "--method", "direct", "--units", "3", "5", "--start", "x"],
@@ -596,6 +598,17 @@ def test_bad_arguments_are_explained(lm, capsys, arguments, message):
     with pytest.raises(SystemExit):
         lm.arguments(arguments)
     assert message in capsys.readouterr().err
+
+
+def test_runs_of_other_examples_are_refused(lm, tmp_path):
+    # It has a configuration of this name, too.
+    out = tmp_path / "out"
+    records = lm.records.Records(out / "tiny-seed1.jsonl", {"run": "tiny-seed1"})
+    records.add(final=True, configuration="tiny", units=[3] * 6, left_out=None)
+    with pytest.raises(SystemExit, match=r"tiny-seed1\.jsonl is of another example's"):
+        lm.results.show(out)
+    with pytest.raises(SystemExit, match="is of another example's run"):
+        run_of(lm, tmp_path, "tiny", "--method", "direct", "--like", "tiny-seed1")
 
 
 def test_bad_texts_are_explained(lm, tmp_path):

@@ -149,6 +149,8 @@ def test_files_of_squad(qa, file):
     assert len(kept) < 40
     for one in kept:
         assert one.text_of(*one.span) == one.question.answers[0][0]
+    with pytest.raises(ValueError, match="has no answer, and none can be given"):
+        qa.encoding.encoded(questions, config, none=False)
     # With a token that stands for no answer before each passage.
     scored = qa.encoding.encoded(questions, config, none=True)
     assert len(scored) == 40
@@ -178,7 +180,6 @@ def test_files_of_squad(qa, file):
     [
         ({"title": None}, "a text is no string"),
         ({"context": 3}, "a text is no string"),
-        ({"context": " \n"}, "its passage has no word"),
         ({"question": None}, "a text is no string"),
         ({"answers": [{"text": "Ann", "answer_start": "0"}]}, "an answer_start"),
         ({"answers": [{"text": None, "answer_start": 0}]}, "a text is no string"),
@@ -193,6 +194,21 @@ def test_what_is_wrong_in_a_file_is_told(qa, tmp_path, change, message):
     path.write_text(json.dumps({"data": [one]}), encoding="utf-8-sig")
     with pytest.raises(SystemExit, match=message):
         qa.squad.of_file(path)
+
+
+def test_passages_have_words(qa, tmp_path):
+    one = article("One", 2)
+    one["paragraphs"].append({**article("", 1)["paragraphs"][0], "context": " \n"})
+    path = tmp_path / "squad.json"
+    path.write_text(json.dumps({"data": [one]}))
+    with pytest.raises(SystemExit, match="passage of question 0apple has no word"):
+        qa.runs.data_of([path, path], None, None)
+    # Nobody is asked about it.
+    for asked in one["paragraphs"][-1]["qas"]:
+        asked["is_impossible"] = True
+    path.write_text(json.dumps({"data": [one]}))
+    (data,) = qa.runs.data_of([path, path], None, None)
+    assert len(data.test) == 5
 
 
 def test_examples_of_tensorflow_datasets(qa):
@@ -741,11 +757,6 @@ def test_a_run_is_trained_recorded_and_shipped(
     (run.folder / f"{run.name}.shipped.jsonl").unlink()
     with pytest.raises(SystemExit, match="is gone; its records say"):
         qa.shipping.ship(run, data)
-    (run.folder / "tied.jsonl").write_text(
-        json.dumps({"final": True, "run": "tied", "configuration": "tied-256"}) + "\n"
-    )
-    with pytest.raises(SystemExit, match="which this example does not have"):
-        qa.results.show(run.folder)
 
 
 @pytest.mark.long
@@ -930,7 +941,7 @@ def test_titles_become_names_of_files(qa, file, tmp_path):
         qa.run_of(args, "One")
 
 
-def test_every_step_of_a_plan_is_a_run(qa, tmp_path, monkeypatch):
+def test_every_step_of_a_plan_is_a_run(qa, file, tmp_path, monkeypatch):
     made = []
     vectors = tmp_path / "glove.txt"
     vectors.touch()
@@ -941,14 +952,14 @@ def test_every_step_of_a_plan_is_a_run(qa, tmp_path, monkeypatch):
         name = qa.run_of(args, left_out).name
         made.append(name)
         records = qa.records.Records(args.out / f"{name}.jsonl", {})
-        settings = {"contextual": args.contextual}
-        records.add(final=True, units=[1, 2, 3, 4, 5, 6], settings=settings)
+        units = {"units": [1, 2, 3, 4, 5, 6], "contextual_units": [7, 7]}
+        records.add(final=True, left_out=None, **units, settings={"width": 7})
         (args.out / f"{name}.keras").touch()
         return SimpleNamespace(returncode=0)
 
     monkeypatch.setattr(qa.plans.subprocess, "run", run)
     for name, plan in qa.PLANS.items():
-        source = ["--squad", "file"] if name == "held-out" else []
+        source = ["--squad", str(file)] if name == "held-out" else []
         given = ["--vectors", str(vectors)]
         qa.plans.follow(plan(""), Path("script.py"), tmp_path, source)
         qa.plans.follow(plan("vectors"), Path("script.py"), tmp_path, source + given)
@@ -959,16 +970,43 @@ def test_every_step_of_a_plan_is_a_run(qa, tmp_path, monkeypatch):
 
 
 def test_direct_design_has_the_contextual_sizes_too(qa, tmp_path):
-    for name, contextual in (("all", True), ("six", False)):
+    for name, width in (("all", 8), ("six", 7)):
         records = qa.records.Records(tmp_path / f"{name}.jsonl", {})
-        units = {"units": [1, 2, 3, 4, 5, 6], "contextual_units": [7, 8]}
-        records.add(final=True, **units, settings={"contextual": contextual})
+        units = {"units": [1, 2, 3, 4, 5, 6], "contextual_units": [7, width]}
+        records.add(final=True, left_out=None, **units, settings={"width": width})
     given = ["tiny", "--method", "direct", "--out", str(tmp_path), "--like"]
     everything, six = (qa.run_of(qa.arguments([*given, n])) for n in ("all", "six"))
     assert everything.config.units == (7, 8, 1, 2, 3, 4, 5, 6)
     assert six.config.units == (1, 2, 3, 4, 5, 6)
     with pytest.raises(SystemExit, match="not there, or not of a finished run"):
         qa.run_of(qa.arguments([*given, "none"]))
+
+
+def test_runs_of_other_examples_are_refused(qa, tmp_path):
+    # It has a configuration of this name, too.
+    records = qa.records.Records(tmp_path / "tiny-seed1.jsonl", {"run": "tiny-seed1"})
+    records.add(final=True, configuration="tiny", units=[3, 4], train_words=7)
+    with pytest.raises(SystemExit, match=r"tiny-seed1\.jsonl is of another example's"):
+        qa.results.show(tmp_path)
+    given = ["tiny", "--method", "direct", "--like", "tiny-seed1"]
+    with pytest.raises(SystemExit, match="is of another example's run"):
+        qa.run_of(qa.arguments([*given, "--out", str(tmp_path)]))
+
+
+def test_files_of_plans_are_checked_first(qa, file, capsys):
+    one, two = ["--squad", str(file)], ["--squad", str(file), str(file)]
+    for given, message in (
+        (["--plan", "held-out"], "held-out takes --squad with one file"),
+        (["--plan", "held-out", *two], "not --plan held-out with 2"),
+        (["--plan", "tiny", *one], "not --plan tiny with 1"),
+        (["--plan", "tiny", "--squad", "no.json", "no.json"], "no.json: there is no"),
+        (["--plan", "tiny", "--vectors", "no.txt"], "--vectors no.txt: there is no"),
+    ):
+        with pytest.raises(SystemExit):
+            qa.arguments(given)
+        assert message in capsys.readouterr().err
+    assert qa.arguments(["--plan", "held-out", *one]).plan == "held-out"
+    assert qa.arguments(["--plan", "tiny", *two]).plan == "tiny"
 
 
 @pytest.mark.parametrize(
@@ -984,7 +1022,8 @@ def test_direct_design_has_the_contextual_sizes_too(qa, tmp_path):
         (["tiny", "--epochs", "0"], "must be at least 1"),
         (["tiny", "--average", "1"], "must lie in [0, 1)"),
         (["tiny", "--hold-out", "all"], "is for --squad with one file"),
-        (["tiny", "--squad", "a", "b", "c"], "takes one file or two"),
+        (["tiny", "--squad", *(__file__,) * 3], "takes one file or two"),
+        (["tiny", "--squad", "no.json"], "--squad no.json: there is no such file"),
         (["tiny", "--groups", "words=2"], "takes LAYER=N"),
         (["tiny", "--groups", "output"], "takes LAYER=N"),
         (["tiny", "--groups", "output=2", "output=3"], "names a layer twice"),

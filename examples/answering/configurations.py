@@ -7,6 +7,8 @@ CONTEXTUAL = "contextual"
 PRUNED = ("modelling_1", "modelling_2", "output")
 # Of the largest vocabulary, unless a run has another.
 MOST_WORDS = 10_000
+# What the records of this example tell, and those of others do not.
+FIELD = "left_out"
 
 
 @dataclass(frozen=True)

@@ -167,8 +167,10 @@ def encoded(
     Args:
         questions: The questions.
         config: How much of them is read.
-        none: Whether passages begin with a token that stands for no answer; without,
-            each question must have one.
+        none: Whether passages begin with a token that stands for no answer.
+
+    Raises:
+        ValueError: If there is no such token, and a question that needs it.
     """
     found = []
     passages: dict[str, list[Token]] = {}
@@ -180,6 +182,8 @@ def encoded(
             tokens = [Token(NO_ANSWER, 0, 0), *tokens]
         tokens = tokens[: config.context]
         span: tuple[int, int] | None = (0, 0)
+        if not (one.answers or none):
+            raise ValueError(f"question {one.id} has no answer, and none can be given")
         if one.answers:
             text, begin = one.answers[0]
             text = text.rstrip()

@@ -10,7 +10,7 @@ import numpy as np
 from experiments import records
 from experiments.results import Row, gathered, in_order, measured_with, put, told
 
-from answering.configurations import CONFIGURATIONS, MOST_WORDS
+from answering.configurations import CONFIGURATIONS, FIELD, MOST_WORDS
 
 
 def name_of(run: Row) -> str:
@@ -126,7 +126,7 @@ def _mean_units(group: Sequence[Row], name: str) -> str:
 
 def show(folder: Path) -> None:
     """Prints the table, and what it was measured with."""
-    runs = gathered(folder, CONFIGURATIONS)
+    runs = gathered(folder, CONFIGURATIONS, FIELD)
     if not runs:
         raise SystemExit(f"--out {folder} has no finished run yet.")
     print("\n".join(table(runs)))

@@ -25,7 +25,13 @@ from experiments.records import (
 
 import keras_sparse_rnn as ksr
 from answering import encoding, models, spans, squad
-from answering.configurations import CONFIGURATIONS, CONTEXTUAL, PRUNED, Configuration
+from answering.configurations import (
+    CONFIGURATIONS,
+    CONTEXTUAL,
+    FIELD,
+    PRUNED,
+    Configuration,
+)
 from answering.encoding import Encoded, Vocabulary
 from answering.squad import Question
 
@@ -96,13 +102,14 @@ def data_of(
         train, test = (squad.of_file(path) for path in paths)
         return [_data([train, [], test], source, unanswerable)]
     everything = squad.of_file(paths[0])
-    questions = _asked(everything, unanswerable)
+    questions = _asked(everything, source, unanswerable)
     titles = sorted({one.title for one in questions})
     if hold_out not in (*titles, "all") or len(titles) < 2:
         raise SystemExit(
             f"--squad {paths[0]}: with one file, --hold-out says which article the "
-            f"test is of: 'all' for each in turn, or one of {titles}. "
-            f"Received: {hold_out}."
+            f"test is of: 'all' for each in turn, or one of {titles}; there must be "
+            "two at least. Articles of questions without an answer are among them with "
+            f"--unanswerable score. Received: {hold_out}."
         )
     digest = squad.hash_of(everything)
     return [
@@ -121,14 +128,24 @@ def data_of(
 
 def _data(parts: Sequence[list[Question]], source: str, unanswerable: bool) -> Data:
     digest = squad.hash_of([one for part in parts for one in part])
-    train, valid, test = (_asked(part, unanswerable) for part in parts)
+    train, valid, test = (_asked(part, source, unanswerable) for part in parts)
     if not test:
         raise SystemExit(f"{source}: no question of its test has an answer.")
     return Data(train, valid, test, source, digest)
 
 
-def _asked(questions: Sequence[Question], unanswerable: bool) -> list[Question]:
-    return [one for one in questions if one.answers or unanswerable]
+def _asked(
+    questions: Sequence[Question], source: str, unanswerable: bool
+) -> list[Question]:
+    """Those that count; exits if one of them is about nothing."""
+    found = [one for one in questions if one.answers or unanswerable]
+    for one in found:
+        if not one.passage.strip():
+            raise SystemExit(
+                f"{source}: the passage of question {one.id} has no word in it. Leave "
+                "the question out."
+            )
+    return found
 
 
 @dataclass(frozen=True)
@@ -226,9 +243,10 @@ def trained(run: Run, data: Data) -> dict[str, Any]:
         return final
     if run.like is not None:
         name = run.like + ending(data.left_out)
-        check_same("like", run.folder, name, _shared(facts))
+        check_same("like", run.folder, name, FIELD, _shared(facts))
     if run.start is not None:
-        check_same("start", run.start.parent, run.start.stem, _shared(facts))
+        folder, name = run.start.parent, run.start.stem
+        check_same("start", folder, name, FIELD, _shared(facts))
     vocabulary = run.vocabulary(data)
     everything = run.encoded(data.train)
     questions = [one for one in everything if one.span is not None]

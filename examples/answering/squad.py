@@ -122,8 +122,6 @@ def _checked(question: Question) -> Question:
         raise TypeError(f"question {question.id}: a text is no string, among {texts}")
     if not all(isinstance(one, int) for one in begins):
         raise TypeError(f"question {question.id}: an answer_start in {begins}")
-    if not question.passage.strip():
-        raise ValueError(f"question {question.id}: its passage has no word")
     return question
 
 

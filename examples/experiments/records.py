@@ -99,8 +99,15 @@ def settings_of(config: Any) -> dict[str, Any]:
     return {name: value for name, value in asdict(config).items() if name != "about"}
 
 
-def finished(option: str, folder: Path, name: str) -> dict[str, Any]:
-    """The last line of a run that an option names; exits if it is not finished."""
+def finished(option: str, folder: Path, name: str, field: str) -> dict[str, Any]:
+    """The last line of a run that an option names.
+
+    Args:
+        option: The option, without dashes.
+        folder: Where the run's records are.
+        name: The run.
+        field: What the runs of this example tell, and those of others do not.
+    """
     path = folder / f"{name}.jsonl"
     final = Records(path, {}).final()
     if final is None:
@@ -108,19 +115,24 @@ def finished(option: str, folder: Path, name: str) -> dict[str, Any]:
             f"--{option} {name}: {path}, which would say what it was trained with, is "
             "not there, or not of a finished run."
         )
+    if field not in final:
+        raise SystemExit(f"--{option} {name}: {path} is of another example's run.")
     return final
 
 
-def check_same(option: str, folder: Path, name: str, wanted: dict[str, Any]) -> None:
+def check_same(
+    option: str, folder: Path, name: str, field: str, wanted: dict[str, Any]
+) -> None:
     """Exits unless a run that an option names was made as it must be.
 
     Args:
         option: The option, without dashes.
         folder: Where the run's records are.
         name: The run.
+        field: What the runs of this example tell, and those of others do not.
         wanted: What they must say, at their top or among the settings.
     """
-    final = finished(option, folder, name)
+    final = finished(option, folder, name, field)
     there = _flat(final)
     different = {
         name: (there.get(name), value)

@@ -11,20 +11,21 @@ from experiments.records import all_runs
 Row = dict[str, Any]
 
 
-def gathered(folder: Path, known: Collection[str]) -> list[Row]:
+def gathered(folder: Path, known: Collection[str], field: str) -> list[Row]:
     """The last line of each finished run, with what was measured of its files.
 
     Args:
         folder: Where the records are.
         known: The configurations of the example that made them.
+        field: What the runs of this example tell, and those of others do not.
     """
     found = []
     for run in all_runs(folder):
-        if run["configuration"] not in known:
+        if field not in run or run["configuration"] not in known:
             raise SystemExit(
-                f"{folder / run['run']}.jsonl is of the configuration "
-                f"{run['configuration']}, which this example does not have; --out is "
-                "the folder of its own runs."
+                f"{folder / run['run']}.jsonl is of another example's run (its "
+                f"configuration: {run['configuration']}); --out is the folder of this "
+                "example's own runs."
             )
         shipped = folder / f"{run['run']}.shipped.jsonl"
         lines = shipped.read_text().splitlines() if shipped.exists() else []
@@ -33,7 +34,7 @@ def gathered(folder: Path, known: Collection[str]) -> list[Row]:
 
 
 def in_order(runs: Sequence[Row]) -> list[Row]:
-    """By configuration and seed, and each configuration's largest models first."""
+    """By configuration and seed, and among those of one seed the largest first."""
     return sorted(
         runs,
         key=lambda run: (

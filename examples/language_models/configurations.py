@@ -9,6 +9,9 @@ from typing import Any
 
 import keras_sparse_rnn as ksr
 
+# What the records of this example tell, and those of others do not.
+FIELD = "train_words"
+
 
 @dataclass(frozen=True)
 class Configuration:

@@ -10,7 +10,7 @@ from typing import Any
 from experiments.records import kind_of
 from experiments.results import Row, gathered, in_order, measured_with, put, told
 
-from language_models.configurations import CONFIGURATIONS
+from language_models.configurations import CONFIGURATIONS, FIELD
 from language_models.shipping import WINDOW
 
 # Methods that always begin with a trained model.
@@ -188,7 +188,7 @@ def _line_of(run: Row) -> str:
 
 def show(folder: Path) -> None:
     """Prints the tables, and draws beside the records."""
-    runs = gathered(folder, CONFIGURATIONS)
+    runs = gathered(folder, CONFIGURATIONS, FIELD)
     if not runs:
         raise SystemExit(f"--out {folder} has no finished run yet.")
     print("\n".join(trained_table(runs)))

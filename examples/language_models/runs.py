@@ -23,7 +23,7 @@ from experiments.records import (
 
 import keras_sparse_rnn as ksr
 from language_models import models, rivals
-from language_models.configurations import CONFIGURATIONS, Configuration
+from language_models.configurations import CONFIGURATIONS, FIELD, Configuration
 from language_models.texts import Text
 
 METHODS = {
@@ -126,9 +126,10 @@ def trained(run: Run, text: Text) -> dict[str, Any]:
         return final
     shared = {name: records.facts[name] for name in SAME_TEXT}
     if run.like is not None:
-        check_same("like", run.folder, run.like, shared)
+        check_same("like", run.folder, run.like, FIELD, shared)
     if run.start is not None:
-        check_same("start", run.start.parent, run.start.stem, shared)
+        folder, name = run.start.parent, run.start.stem
+        check_same("start", folder, name, FIELD, shared)
     course = Course(run.file, records)
     if not course.ended():
         _train(run, text, course)
