@@ -26,7 +26,7 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from experiments.arguments import refuse_others
+from experiments.arguments import check_run, refuse_others
 from experiments.plans import follow
 from experiments.records import finished, kind_of
 from language_models import magnitude, results, runs, shipping, texts
@@ -88,8 +88,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         raise SystemExit
     if args.text is not None and not args.text.exists():
         parser.error(f"--text {args.text}: there is no such file or folder")
-    if args.seed is not None and args.seed < 0:
-        parser.error(f"--seed must be 0 or more, not {args.seed}")
+    check_run(parser, args)
     for name, allowed in (
         ("plan", ("text", "data", "most_words", "most_text", "seed", "out")),
         ("results", ("out",)),
@@ -120,7 +119,13 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(f"--strength must be a number from 0 on, not {args.strength:g}")
     if args.units is not None and args.like is not None:
         parser.error("--units and --like both say how many units; give one")
-    layers = len(CONFIGURATIONS[args.configuration].units)
+    own = CONFIGURATIONS[args.configuration].units
+    layers = len(own)
+    if method in ("scheduled", "one-shot") and args.keep * sum(own) < layers:
+        parser.error(
+            f"--keep {args.keep:g} of the {sum(own)} units of {layers} layers is less "
+            "than one for each"
+        )
     if args.units is not None and len(args.units) != layers:
         parser.error(
             f"{args.configuration} has {layers} recurrent layers: --units takes as "

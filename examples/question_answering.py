@@ -21,12 +21,13 @@ last whole epoch when the same command is given again, and comes to the same end
 import argparse
 import math
 import os
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from answering import results, runs, shipping
+from answering import results, runs, shipping, spans, squad
 from answering.configurations import (
     CONFIGURATIONS,
     CONTEXTUAL,
@@ -35,7 +36,7 @@ from answering.configurations import (
     PRUNED,
 )
 from answering.plans import PLANS
-from experiments.arguments import refuse_others
+from experiments.arguments import check_run, refuse_others
 from experiments.plans import follow
 from experiments.records import finished, kind_of
 
@@ -121,8 +122,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         for name, plan in PLANS.items():
             print(f"{name:12} {plan.__doc__}")
         raise SystemExit
-    if args.seed is not None and args.seed < 0:
-        parser.error(f"--seed must be 0 or more, not {args.seed}")
+    check_run(parser, args)
     for name in ("squad", "vectors"):
         given = getattr(args, name) or []
         for path in given if isinstance(given, list) else [given]:
@@ -193,12 +193,22 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args.groups = [_group(parser, one) for one in args.groups]
     if len(dict(args.groups)) < len(args.groups):
         parser.error("--groups names a layer twice")
+    if method == "scheduled" and args.start is None:
+        sizes = runs.changed(args.configuration, width=args.width).sizes()
+        pruned = (CONTEXTUAL, *PRUNED) if args.contextual else PRUNED
+        units = sum(sum(sizes[name]) for name in pruned)
+        least = sum(2 * dict(args.groups).get(name, 1) for name in pruned)
+        if args.keep * units < least:
+            parser.error(
+                f"--keep {args.keep:g} of {units} units is less than one for each of "
+                f"the {least} LSTMs and groups that lose some"
+            )
     return args
 
 
 def _group(parser: argparse.ArgumentParser, given: str) -> tuple[str, int]:
     name, _, count = given.partition("=")
-    if name not in (CONTEXTUAL, *PRUNED) or not count.isdigit() or int(count) < 1:
+    if name not in (CONTEXTUAL, *PRUNED) or not count.isdecimal() or int(count) < 1:
         parser.error(
             f"--groups takes LAYER=N, such as output=4, with one of "
             f"{', '.join((CONTEXTUAL, *PRUNED))}; not {given}"
@@ -223,17 +233,23 @@ def run_of(args: argparse.Namespace, left_out: str | None = None) -> runs.Run:
     for value in (args.keep, args.strength):
         if value is not None:
             parts.append(f"{value:g}")
-    units, start = args.units, args.start
+    units, start, like_name = args.units, args.start, None
     if args.like is not None:
-        like = finished("like", args.out, args.like + ending, FIELD)
+        # That of the fold is as right as what all folds have in common.
+        like_name = args.like.removesuffix(ending)
+        like = finished("like", args.out, like_name + ending, FIELD)
         units = like["units"]
         if set(like["contextual_units"]) != {like["settings"]["width"]}:
             units = [*like["contextual_units"], *units]
-        parts.append(kind_of(args.like, args.configuration, args.seed))
+        parts.append(kind_of(like_name, args.configuration, args.seed))
     else:
         parts += [str(one) for one in units or ()]
+    tuned = []
     if start is not None:
-        start = start.with_name(f"{start.stem}{ending}{start.suffix}")
+        start_name = start.stem.removesuffix(ending)
+        start = start.with_name(f"{start_name}{ending}{start.suffix}")
+        kind = kind_of(start_name, args.configuration, args.seed)
+        tuned = ["tuned"] if kind == "plain" else ["tuned", kind]
         if not start.is_file():
             raise SystemExit(f"--start {start}: there is no such file.")
     # What must be alike in the run that this one is like stands in that one's name.
@@ -248,10 +264,10 @@ def run_of(args: argparse.Namespace, left_out: str | None = None) -> runs.Run:
         (args.contextual, "contextual"),
         (own and args.vectors is not None, "vectors"),
         (own and args.unanswerable == "score", "unanswerable"),
-        (args.start is not None, "tuned"),
     ):
         if given:
             parts.append(what)
+    parts += tuned
     parts.append(f"seed{args.seed}")
     return runs.Run(
         name=(args.name or "-".join(parts)) + ending,
@@ -272,7 +288,7 @@ def run_of(args: argparse.Namespace, left_out: str | None = None) -> runs.Run:
         keep=args.keep,
         strength=args.strength,
         contextual=args.contextual,
-        like=args.like,
+        like=like_name,
         start=start,
         unanswerable=args.unanswerable == "score",
         vectors=args.vectors,
@@ -304,6 +320,13 @@ def main() -> None:
             f"{data.source}: {len(data.train):,} questions to learn from, "
             f"{len(data.valid):,} to look at, {len(data.test):,} for the test"
         )
+        if args.squad is None and args.data is None:
+            by_search = [spans.by_search(one) for one in data.test]
+            em, f1 = map(statistics.mean, squad.scores(data.test, by_search))
+            print(
+                "A search for the words around the gap, which learns nothing: exact "
+                f"match {em:.1f}, F1 {f1:.1f}"
+            )
         final = runs.trained(run, data)
         found.append(final)
         print(

@@ -585,7 +585,13 @@ def test_rows_and_columns_are_those_of_numpy(lm):
         (["tiny", "--most-words", "1"], "must be at least 2"),
         (["--plan", "wide-256", "--epochs", "3"], "does not go with --epochs"),
         (["--plan", "wide-256", "--text", "nowhere"], "no such file or folder"),
-        (["tiny", "--seed", "-1"], "--seed must be 0 or more, not -1"),
+        (["tiny", "--seed", "-1"], "and less than 2**32, not -1"),
+        (["tiny", "--name", "a/b"], "must be no path: 'a/b'"),
+        (["tiny", "--out", __file__], "it is there, and no folder"),
+        (
+            ["tiny", "--method", "scheduled", "--keep", "0.01"],
+            "--keep 0.01 of the 192 units of 2 layers is less than one for each",
+        ),
         (["tiny", "--results"], "--results does not go with configuration"),
         (
             ["tiny", "--method", "direct", "--units", "3", "5", "--start", "x"],

@@ -262,6 +262,10 @@ def test_a_sentence_asks_for_its_subject_and_for_names(qa):
     assert 'then "what()" puts them together.' in asked["str.join"]
     assert asked["ValueError"].startswith("It raises what when")
     assert len(questions) == len(asked) == 3
+    # All three stand word for word in the passage.
+    assert [qa.spans.by_search(one) for one in questions] == list(asked)
+    other = replace(questions[0], text="what is nowhere.")
+    assert qa.spans.by_search(other) == ""
 
 
 def test_one_article_is_held_out(qa, file):
@@ -323,11 +327,13 @@ def test_words_and_vectors_of_a_file(qa, file, tmp_path):
     assert given.words[3:] == ["has", "ann"]
     np.testing.assert_array_equal(given.vectors[3:], [[1, 2, 3], [7, 8, 9]])
     assert given.characters == vocabulary.characters
-    path.write_text("100 3\nhas 1 2 3\nann 7 8 9\n")
+    # Words with spaces, as in GloVe's largest file, are none of a text's.
+    path.write_text("100 3\nhas 1 2 3\n. . . 4 5 6\nat an 4 5 6\nann 7 8 9\n")
     again = qa.encoding.with_vectors(vocabulary, path, questions, 0)
     np.testing.assert_array_equal(again.vectors, given.vectors)
     for text, message in (
         ("has 1 2 3\nann 7 8\n", "line 2 has 2 numbers"),
+        ("has 1 2 3\nann 7 8 9 10\n", "line 2 has 4 numbers"),
         ("has\nann\n", "line 1 has 0 numbers"),
         ("has 1 nan 2\n", "line 1 has a number that is none"),
         ("unrelated 1 2\n", "none of the words"),
@@ -816,17 +822,30 @@ def test_every_method_trains(qa, file, small, tmp_path):
     dense = run_of(qa, tmp_path, config)
     qa.runs.trained(dense, data)
     start = ["--start", str(dense.file)]
-    for more in (
-        ["--method", "lasso", "--strength", "1e-3"],
-        ["--method", "proximal", "--strength", "1e-2", "--contextual"],
-        ["--method", "scheduled", "--keep", "0.6", *start],
-        ["--method", "lasso", "--strength", "1e-3", *start],
+
+    def size_of(run):
+        variables = keras.models.load_model(run.file).get_layer("output").variables
+        return np.mean([np.abs(v).mean() for v in variables if "kernel" in v.path])
+
+    # So few steps of Adam take no unit to zero, whatever pulls.
+    lasso = ["--method", "lasso", "--strength", "10"]
+    for more in (lasso, [*lasso, *start]):
+        run = run_of(qa, tmp_path, config, *more)
+        assert qa.runs.trained(run, data)["units"] == [6] * 6
+        assert size_of(run) < 0.8 * size_of(dense)
+    for more, left in (
+        (["--method", "proximal", "--strength", "1e3", "--contextual"], [1] * 6),
+        (["--method", "proximal", "--strength", "0"], [6] * 6),
+        (["--method", "scheduled", "--keep", "0.6", *start], None),
     ):
         run = run_of(qa, tmp_path, config, *more)
         final = qa.runs.trained(run, data)
-        assert math.isfinite(final["f1"])
-        if "--keep" in more:
+        if left is None:
             assert sum(final["units"]) == 22
+        else:
+            assert final["units"] == left
+        gone = "--contextual" in more
+        assert final["contextual_units"] == ([1, 1] if gone else [6, 6])
     # The sizes that pruning came to, from the beginning and tuned further.
     own = ["--method", "direct", "--units", "1", "2", "3", "4", "5", "6"]
     run = run_of(qa, tmp_path, replace(config, units=(1, 2, 3, 4, 5, 6)), *own)
@@ -911,12 +930,16 @@ def test_runs_of_one_kind_are_one_row(qa):
         row(3, settings={"epochs": 12}),
         row(3, settings={"average": 0.9}),
         row(3, settings={"most_words": 10}),
-        row(3, settings={"start": "dense.keras"}),
+        row(3, settings={"start": "tiny-seed3-without-Two.keras"}),
         row(3, data_hash="other"),
     ):
         assert [3] in [list(x) for x in qa.results.by_kind([*whole, other]).values()]
     with pytest.raises(SystemExit, match="of one kind"):
         qa.results.by_kind([*whole, row(1)])
+    # Of another start it is another run.
+    starts = [f"tiny{name}-seed1-without-Two.keras" for name in ("", "-lasso-1")]
+    tuned = [row(1, settings={"start": start}) for start in starts]
+    assert len(qa.results.by_kind(tuned)) == 2
     # The largest first, which what was made smaller is compared with.
     small = row(1, method="lasso", settings={"strength": 1.0}, parameters=9)
     assert next(iter(qa.results.by_kind([small, *whole]))) == "tiny (d)"
@@ -939,6 +962,9 @@ def test_titles_become_names_of_files(qa, file, tmp_path):
     assert qa.run_of(args, "Two").start == start
     with pytest.raises(SystemExit, match="there is no such file"):
         qa.run_of(args, "One")
+    # Its own name is as right.
+    args = qa.arguments([*given, str(start)])
+    assert qa.run_of(args, "Two").start == start
 
 
 def test_every_step_of_a_plan_is_a_run(qa, file, tmp_path, monkeypatch):
@@ -1028,7 +1054,15 @@ def test_files_of_plans_are_checked_first(qa, file, capsys):
         (["tiny", "--groups", "output"], "takes LAYER=N"),
         (["tiny", "--groups", "output=2", "output=3"], "names a layer twice"),
         (["tiny", "--dropout", "1"], "must lie in [0, 1)"),
-        (["tiny", "--seed", "-1"], "--seed must be 0 or more, not -1"),
+        (["tiny", "--seed", "-1"], "and less than 2**32, not -1"),
+        (["tiny", "--seed", str(2**32)], "and less than 2**32, not 4294967296"),
+        (["tiny", "--name", "a/b"], "must be no path: 'a/b'"),
+        (["tiny", "--out", __file__], "it is there, and no folder"),
+        (["tiny", "--groups", "output=²"], "takes LAYER=N"),
+        (
+            ["tiny", "--method", "scheduled", "--keep", "0.08"],
+            "--keep 0.08 of 72 units is less than one for each of the 6",
+        ),
         (["tiny", "--method", "lasso", "--strength", "nan"], "must be 0 or more"),
         (["tiny", "--contextual"], "is for what removes units; plain does not"),
         (

@@ -92,9 +92,9 @@ def with_vectors(
 
     Args:
         vocabulary: One without; its characters are kept.
-        path: A word and its numbers in each line, separated by spaces, as GloVe's;
-            before them there may be a line that tells how many there are, as in
-            fastText's.
+        path: A word and its numbers in each line, separated by spaces, as GloVe's,
+            of which some words have spaces in them, too; before them there may be a
+            line that tells how many there are, as in fastText's.
         questions: All there are: words that were not trained with have vectors, too.
         seed: Of the vector of unknown words.
     """
@@ -107,12 +107,15 @@ def with_vectors(
     try:
         with path.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
-                word, *values = line.rstrip().split(" ")
+                word, *values = line.rstrip().rsplit(" ", length or -1)
                 if number == 1 and len(values) == 1 and (word + values[0]).isdigit():
                     continue
                 length = length or len(values)
-                if len(values) != length or not length:
-                    raise ValueError(f"line {number} has {len(values)} numbers")
+                # A number more is no part of the word.
+                more = sum(map(_is_number, word.split(" ")[1:])) if " " in word else 0
+                if len(values) != length or not length or more:
+                    many = len(values) + more
+                    raise ValueError(f"line {number} has {many} numbers")
                 if word in counts and word not in found:
                     found[word] = np.array(values, "float32")
                     if not np.isfinite(found[word]).all():
@@ -126,7 +129,7 @@ def with_vectors(
         raise SystemExit(f"--vectors {path}: it has none of the words of the data.")
     words = sorted(found, key=lambda word: (-counts[word], word))
     drawn = np.random.default_rng(seed).normal(scale=0.1, size=(2, length))
-    # That of the token which stands for no answer, and that of unknown words.
+    # Those of padding, of unknown words, and of the token that stands for no answer.
     vectors = [np.zeros(length), drawn[0], drawn[1], *(found[word] for word in words)]
     return Vocabulary(
         [*RESERVED, NO_ANSWER, *words],
@@ -134,6 +137,14 @@ def with_vectors(
         np.array([0, 0, 0, *(counts[word] for word in words)]),
         np.array(vectors, "float32"),
     )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from experiments import records
 from experiments.results import Row, gathered, in_order, measured_with, put, told
 
 from answering.configurations import CONFIGURATIONS, FIELD, MOST_WORDS
+from answering.runs import ending
 
 
 def name_of(run: Row) -> str:
@@ -41,7 +42,9 @@ def name_of(run: Row) -> str:
     if settings["unanswerable"]:
         parts.append("no answer scored")
     if settings["start"]:
-        parts.append("from a trained model")
+        start = Path(settings["start"]).stem.removesuffix(ending(run["left_out"]))
+        kind = records.kind_of(start, run["configuration"], run["seed"])
+        parts.append("tuned" if kind == "plain" else f"tuned from {kind}")
     return f"{', '.join(parts)} ({run['data']})"
 
 

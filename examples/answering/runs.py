@@ -251,7 +251,10 @@ def trained(run: Run, data: Data) -> dict[str, Any]:
     everything = run.encoded(data.train)
     questions = [one for one in everything if one.span is not None]
     if not questions:
-        raise SystemExit(f"{data.source} has no question that could be trained with.")
+        raise SystemExit(
+            f"{data.source} has no question that could be trained with. Those without "
+            "an answer can be, with --unanswerable score."
+        )
     course = Course(run.file, records)
     if not course.ended():
         print(
@@ -300,7 +303,7 @@ def _train(
     batches = encoding.Batches(questions, vocabulary, config, run.seed)
     model = _beginning(run, vocabulary, batches.num_batches * config.epochs)
     print(
-        f"{run.name}: {config.about}; {model.count_params():,} weights; "
+        f"{run.name}: a width of {config.width}, {model.count_params():,} weights; "
         f"{batches.num_batches:,} batches an epoch"
     )
     watch = Watch(run, looked_at, vocabulary, course.records)

@@ -99,6 +99,21 @@ def of_python() -> dict[str, list[Question]]:
     return found
 
 
+def by_search(question: Question) -> str:
+    """What stands in the passage between the words around the gap, if they are there.
+
+    This is what can be answered without anything that was learned.
+    """
+    for gap in re.finditer(MISSING, question.text):
+        before, after = question.text[: gap.start()], question.text[gap.end() :]
+        # Without words before it, it begins a sentence.
+        begin = re.escape(before) if before else r"(?:^|(?<=[.!?:]\s))"
+        within = rf"(?:\S+ ){{0,{ANSWER}}}?\S+?"
+        if found := re.search(f"{begin}({within}){re.escape(after)}", question.passage):
+            return found.group(1)
+    return ""
+
+
 def _topics() -> Iterator[tuple[str, list[str]]]:
     from pydoc_data.topics import topics
 

@@ -121,7 +121,10 @@ def _checked(question: Question) -> Question:
     if not all(isinstance(one, str) for one in texts):
         raise TypeError(f"question {question.id}: a text is no string, among {texts}")
     if not all(isinstance(one, int) for one in begins):
-        raise TypeError(f"question {question.id}: an answer_start in {begins}")
+        raise TypeError(
+            f"question {question.id}: an answer_start must be an integer, not as "
+            f"among {begins}"
+        )
     return question
 
 
