@@ -20,14 +20,15 @@ gc.freeze()
 gc.set_threshold(50_000, 20, 20)
 
 FUZZ_EXAMPLES = os.environ.get("FUZZ_EXAMPLES")
-# `make test` draws the same few models every time, `make fuzz` as many new ones as
-# it is told to.
+# `make test` draws the same few models every time, ten for each of three properties,
+# `make fuzz` as many new ones as it is told to.
+EXAMPLES = int(FUZZ_EXAMPLES or 10)
 hypothesis.settings.register_profile(
     "deterministic",
     deadline=None,
     derandomize=FUZZ_EXAMPLES is None,
     database=None,
-    max_examples=int(FUZZ_EXAMPLES or 15),
+    max_examples=EXAMPLES,
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("deterministic")

@@ -4,7 +4,7 @@ import conftest
 import keras
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from keras import layers, ops
 
@@ -355,12 +355,10 @@ def of_seed(seed):
 
 # All forms of many models by `make fuzz`, one form of each of a few by `make test`.
 MANY = conftest.FUZZ_EXAMPLES is not None
-EXAMPLES = int(conftest.FUZZ_EXAMPLES) if MANY else 15
 
 
 @pytest.mark.fuzz
 @pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask")
-@settings(max_examples=EXAMPLES)
 @given(st.integers(0, 2**32 - 1))
 def test_any_model_in_every_form(tmp_path_factory, seed):
     builder, model = of_seed(seed)
